@@ -1,0 +1,1 @@
+"""Files and bytes: the snapshot, the log, their columns and codecs. Knows nothing of an index."""
