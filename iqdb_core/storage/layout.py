@@ -274,7 +274,7 @@ FRAME_FIELDS = (
     Field("previous_crc", 16, 4, "u32"),
     Field("type", 20, 1, "u8"),
     Field("reserved", 21, 3, "zero"),
-    Field("count", 24, 4, "u32"),
+    Field("n_records", 24, 4, "u32"),
     Field("frame_crc", 28, 4, "u32"),
 )
 
@@ -287,7 +287,7 @@ class FrameHeader(NamedTuple):
     sequence: int
     previous_crc: int
     type: int
-    count: int
+    n_records: int
     frame_crc: int
 
 
@@ -343,7 +343,7 @@ def decode_header(page: bytes) -> Header:
     *fields, reserved, header_crc = _HEADER.unpack(page)
     if reserved != _HEADER_ZEROS:
         raise ReservedError("header.reserved")
-    return Header(*fields, header_crc)
+    return Header._make((*fields, header_crc))
 
 
 def encode_section_table(entries: tuple[SectionEntry, ...] | list[SectionEntry]) -> bytes:
@@ -388,13 +388,13 @@ def decode_log_header(data: bytes) -> LogHeader:
     *fields, reserved, header_crc = _LOG_HEADER.unpack(data)
     if reserved != _LOG_ZEROS:
         raise ReservedError("log_header.reserved")
-    return LogHeader(*fields, header_crc)
+    return LogHeader._make((*fields, header_crc))
 
 
 def encode_frame_header(header: FrameHeader) -> bytes:
     """Return the 32 bytes of a frame's header. `frame_crc` is written as given."""
-    marker, body_bytes, sequence, previous_crc, type_, count, frame_crc = header
-    return _FRAME.pack(marker, body_bytes, sequence, previous_crc, type_, _FRAME_ZEROS, count, frame_crc)
+    marker, body_bytes, sequence, previous_crc, type_, n_records, frame_crc = header
+    return _FRAME.pack(marker, body_bytes, sequence, previous_crc, type_, _FRAME_ZEROS, n_records, frame_crc)
 
 
 def decode_frame_header(data: bytes) -> FrameHeader:
@@ -403,10 +403,10 @@ def decode_frame_header(data: bytes) -> FrameHeader:
     Raises:
         ReservedError: the reserved bytes are not zero.
     """
-    marker, body_bytes, sequence, previous_crc, type_, reserved, count, frame_crc = _FRAME.unpack(data)
+    marker, body_bytes, sequence, previous_crc, type_, reserved, n_records, frame_crc = _FRAME.unpack(data)
     if reserved != _FRAME_ZEROS:
         raise ReservedError("frame.reserved")
-    return FrameHeader(marker, body_bytes, sequence, previous_crc, type_, count, frame_crc)
+    return FrameHeader(marker, body_bytes, sequence, previous_crc, type_, n_records, frame_crc)
 
 
 def padded(size: int, alignment: int = PAGE_BYTES) -> int:
