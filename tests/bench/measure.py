@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def command(arguments: Sequence[str], *, stdin: str | None = None) -> Callable[[
     """A whole process as something to time; a failure stops the benchmark."""
 
     def run() -> None:
-        source = open(stdin, "rb") if stdin else subprocess.DEVNULL  # noqa: SIM115
+        source = Path(stdin).open("rb") if stdin else subprocess.DEVNULL  # noqa: SIM115
         try:
             subprocess.run(
                 arguments, stdin=source, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=True

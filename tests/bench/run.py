@@ -55,9 +55,8 @@ def main() -> None:
 
     data = datasets.prepare(options.work, options.parquet, options.queries)
     rows: list[Figure] = []
-    print(
-        f"{platform.machine()}, {os.cpu_count()} processors, {THREADS} threads, Python {platform.python_version()}"
-    )
+    print(f"{platform.machine()}, {os.cpu_count()} processors, {THREADS} threads")
+    print(f"Python {platform.python_version()}, {platform.platform()}")
     print("| what | iqdb | other | ratio (quartiles) | reach | met | note |\n|---|---|---|---|---|---|---|")
     for name in options.only or GROUPS:
         for figure in GROUPS[name](data):
