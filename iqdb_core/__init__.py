@@ -1,0 +1,159 @@
+"""iqdb: a vector database in one file.
+
+The names below are the whole public interface. They are imported when they are first used, so that
+importing the package costs next to nothing; NumPy is imported only by what works on arrays.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from iqdb_core.bulk import BulkReport
+    from iqdb_core.config import (
+        Compression,
+        FlatConfig,
+        FsyncPolicy,
+        HnswConfig,
+        IndexKind,
+        IqdbConfig,
+        IvfConfig,
+    )
+    from iqdb_core.database import Iqdb
+    from iqdb_core.errors import (
+        BatchTooLargeError,
+        ChecksumError,
+        ClosedError,
+        ConfigConflictError,
+        ConfigError,
+        ContentMismatchError,
+        DamagedError,
+        DatabaseExistsError,
+        DatabaseNotFoundError,
+        DimensionMismatchError,
+        DuplicateIdError,
+        Error,
+        FileIOError,
+        InvalidConfigError,
+        InvalidFilterError,
+        InvalidIdError,
+        InvalidMetadataError,
+        InvalidMetricError,
+        InvalidParameterError,
+        InvalidVectorError,
+        LockedError,
+        LogDamagedError,
+        LogMismatchError,
+        NotADatabaseError,
+        PersistError,
+        PoisonedError,
+        ReadOnlyError,
+        StructureError,
+        TruncatedError,
+        UnsupportedFeatureError,
+        UnsupportedVersionError,
+        VectorIndexError,
+    )
+    from iqdb_core.filters import Filter
+    from iqdb_core.fold import FoldReport
+    from iqdb_core.hits import Hit
+    from iqdb_core.index.protocol import OptimizeReport
+    from iqdb_core.records import Ids, MetadataColumns, RecordBatch
+    from iqdb_core.types import DistanceMetric, Metadata, MetadataValue, VectorId
+
+__all__ = [
+    "BatchTooLargeError",
+    "BulkReport",
+    "ChecksumError",
+    "ClosedError",
+    "Compression",
+    "ConfigConflictError",
+    "ConfigError",
+    "ContentMismatchError",
+    "DamagedError",
+    "DatabaseExistsError",
+    "DatabaseNotFoundError",
+    "DimensionMismatchError",
+    "DistanceMetric",
+    "DuplicateIdError",
+    "Error",
+    "FileIOError",
+    "Filter",
+    "FlatConfig",
+    "FoldReport",
+    "FsyncPolicy",
+    "Hit",
+    "HnswConfig",
+    "Ids",
+    "IndexKind",
+    "InvalidConfigError",
+    "InvalidFilterError",
+    "InvalidIdError",
+    "InvalidMetadataError",
+    "InvalidMetricError",
+    "InvalidParameterError",
+    "InvalidVectorError",
+    "Iqdb",
+    "IqdbConfig",
+    "IvfConfig",
+    "LockedError",
+    "LogDamagedError",
+    "LogMismatchError",
+    "Metadata",
+    "MetadataColumns",
+    "MetadataValue",
+    "NotADatabaseError",
+    "OptimizeReport",
+    "PersistError",
+    "PoisonedError",
+    "ReadOnlyError",
+    "RecordBatch",
+    "StructureError",
+    "TruncatedError",
+    "UnsupportedFeatureError",
+    "UnsupportedVersionError",
+    "VectorId",
+    "VectorIndexError",
+]
+
+_MODULES = {
+    "BulkReport": "bulk",
+    "Compression": "config",
+    "DistanceMetric": "types",
+    "Filter": "filters",
+    "FlatConfig": "config",
+    "FoldReport": "fold",
+    "FsyncPolicy": "config",
+    "Hit": "hits",
+    "HnswConfig": "config",
+    "Ids": "records",
+    "IndexKind": "config",
+    "Iqdb": "database",
+    "IqdbConfig": "config",
+    "IvfConfig": "config",
+    "Metadata": "types",
+    "MetadataColumns": "records",
+    "MetadataValue": "types",
+    "OptimizeReport": "index.protocol",
+    "RecordBatch": "records",
+    "VectorId": "types",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("iqdb")
+    if name not in __all__:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{_MODULES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})
