@@ -195,11 +195,23 @@ ID_KINDS = "ids.kinds"
 ID_OFFSETS = "ids.offsets"
 ID_BYTES = "ids.bytes"
 ID_ORDER = "ids.order"
+META_ROWS = "meta.rows"
 META_GROUPS = "meta.groups"
 META_DATA = "meta.data"
 CONFIG = "config"
 
-RECORD_SECTIONS = (VECTORS, IDS, ID_KINDS, ID_OFFSETS, ID_BYTES, ID_ORDER, META_GROUPS, META_DATA, CONFIG)
+RECORD_SECTIONS = (
+    VECTORS,
+    IDS,
+    ID_KINDS,
+    ID_OFFSETS,
+    ID_BYTES,
+    ID_ORDER,
+    META_ROWS,
+    META_GROUPS,
+    META_DATA,
+    CONFIG,
+)
 """The sections of the records themselves, in the order in which they stand in a file."""
 COMPRESSIBLE_SECTIONS = frozenset({VECTORS, IDS, ID_KINDS, ID_OFFSETS, ID_BYTES, META_DATA})
 
@@ -216,7 +228,12 @@ keep a section below MAX_EXPANSION, so that no input is refused when it is read 
 MAX_EXPANSION = 4096
 """raw_bytes of a compressed section is at most this many times its stored_bytes."""
 GROUP_ROWS = 16384
-"""Rows in one group of the metadata, but for the last."""
+"""A group of the metadata closes after the row with which it reaches this many rows ..."""
+MAX_GROUP_WEIGHT = 16 << 20
+"""... or this weight, so that a group stays small whatever its strings are."""
+KEY_WEIGHT = 16
+"""A row's weight is the sum over its keys of this, the key's bytes and a string value's bytes."""
+MAX_RECORD_WEIGHT = 64 << 20
 
 MAX_ID_BYTES = 65535
 MAX_KEY_BYTES = 65535
@@ -256,8 +273,8 @@ class LogHeader(NamedTuple):
 
 
 FRAME_MARKER = b"IQFR"
-FRAME_HEADER_BYTES = 32
-FRAME_CRC_OFFSET = 28
+FRAME_HEADER_BYTES = 40
+FRAME_CRC_OFFSET = 36
 FRAME_ALIGNMENT = 8
 MAX_FRAME_BYTES = 256 << 20
 """The longest body of a frame."""
@@ -271,11 +288,12 @@ FRAME_FIELDS = (
     Field("marker", 0, 4, "bytes"),
     Field("body_bytes", 4, 4, "u32"),
     Field("sequence", 8, 8, "u64"),
-    Field("previous_crc", 16, 4, "u32"),
-    Field("type", 20, 1, "u8"),
-    Field("reserved", 21, 3, "zero"),
-    Field("n_records", 24, 4, "u32"),
-    Field("frame_crc", 28, 4, "u32"),
+    Field("settled_bytes", 16, 8, "u64"),
+    Field("previous_crc", 24, 4, "u32"),
+    Field("type", 28, 1, "u8"),
+    Field("reserved", 29, 3, "zero"),
+    Field("n_records", 32, 4, "u32"),
+    Field("frame_crc", 36, 4, "u32"),
 )
 
 
@@ -285,6 +303,7 @@ class FrameHeader(NamedTuple):
     marker: bytes
     body_bytes: int
     sequence: int
+    settled_bytes: int
     previous_crc: int
     type: int
     n_records: int
@@ -392,21 +411,20 @@ def decode_log_header(data: bytes) -> LogHeader:
 
 
 def encode_frame_header(header: FrameHeader) -> bytes:
-    """Return the 32 bytes of a frame's header. `frame_crc` is written as given."""
-    marker, body_bytes, sequence, previous_crc, type_, n_records, frame_crc = header
-    return _FRAME.pack(marker, body_bytes, sequence, previous_crc, type_, _FRAME_ZEROS, n_records, frame_crc)
+    """Return the 40 bytes of a frame's header. `frame_crc` is written as given."""
+    return _FRAME.pack(*header[:6], _FRAME_ZEROS, header.n_records, header.frame_crc)
 
 
 def decode_frame_header(data: bytes) -> FrameHeader:
-    """Split the 32 bytes of a frame's header into its fields.
+    """Split the 40 bytes of a frame's header into its fields.
 
     Raises:
         ReservedError: the reserved bytes are not zero.
     """
-    marker, body_bytes, sequence, previous_crc, type_, reserved, n_records, frame_crc = _FRAME.unpack(data)
+    *fields, reserved, n_records, frame_crc = _FRAME.unpack(data)
     if reserved != _FRAME_ZEROS:
         raise ReservedError("frame.reserved")
-    return FrameHeader(marker, body_bytes, sequence, previous_crc, type_, n_records, frame_crc)
+    return FrameHeader._make((*fields, n_records, frame_crc))
 
 
 def padded(size: int, alignment: int = PAGE_BYTES) -> int:
