@@ -412,7 +412,7 @@ def _refuse_unknown_keys(name: str, fields: dict[str, Any], config_class: type[A
 
 def _checked_provenance(value: object) -> dict[str, str]:
     try:
-        facts = dict(value)  # type: ignore[call-overload]
+        facts: dict[str, str] = dict(value)  # type: ignore[call-overload]
     except (TypeError, ValueError):
         raise InvalidConfigError("provenance", value, "a mapping of str to str") from None
     size_bytes = 0

@@ -24,6 +24,8 @@ MAX_ID_BYTES: Final = 65_535
 MAX_KEY_BYTES: Final = 65_535
 MAX_STRING_BYTES: Final = 16 * 1024 * 1024
 MAX_KEYS_PER_RECORD: Final = 4_096
+MAX_METADATA_WEIGHT: Final = 64 * 1024 * 1024
+"""Bytes of one record's keys and strings together, with 16 more for each key."""
 MIN_INT64: Final = -(2**63)
 MAX_INT64: Final = 2**63 - 1
 
@@ -147,11 +149,19 @@ def validate_metadata(value: object, where: str = "") -> dict[str, MetadataValue
         reason = f"the record has {len(value)} keys, the limit is {MAX_KEYS_PER_RECORD}"
         raise InvalidMetadataError(None, reason, where=where)
     result: dict[str, MetadataValue] = {}
+    weight = 0
     for key, item in value.items():
         if not isinstance(key, str):
             raise InvalidMetadataError(key, f"a key is a str, not {type(key).__name__}", where=where)
-        _check_text(key, key, MAX_KEY_BYTES, "the key", where)
-        result[str.__str__(key)] = _plain_value(key, item, where)
+        weight += 16 + _text_bytes(key, key, MAX_KEY_BYTES, "the key", where)
+        if isinstance(item, str):
+            weight += _text_bytes(key, item, MAX_STRING_BYTES, "the value", where)
+            result[str.__str__(key)] = str.__str__(item)
+        else:
+            result[str.__str__(key)] = _plain_value(key, item, where)
+    if weight > MAX_METADATA_WEIGHT:
+        reason = f"the record's keys and strings take {weight} bytes, the limit is {MAX_METADATA_WEIGHT}"
+        raise InvalidMetadataError(None, reason, where=where)
     return result
 
 
@@ -159,9 +169,6 @@ def _plain_value(key: str, value: object, where: str) -> MetadataValue:
     # bool stands before int: in Python a bool is an int, here it is not a number.
     if value is None or isinstance(value, bool):
         return value
-    if isinstance(value, str):
-        _check_text(key, value, MAX_STRING_BYTES, "the value", where)
-        return str.__str__(value)
     if isinstance(value, float):
         return float(value)
     if isinstance(value, int):
@@ -173,8 +180,8 @@ def _plain_value(key: str, value: object, where: str) -> MetadataValue:
             return bool(value)
         if isinstance(value, numpy.integer) and not isinstance(value, numpy.timedelta64):
             return _plain_int(key, value, where)
-        if isinstance(value, numpy.floating) and value.itemsize <= 8:  # type: ignore[attr-defined]
-            return float(value)  # type: ignore[arg-type]
+        if isinstance(value, numpy.floating) and value.itemsize <= 8:
+            return float(value)
     reason = f"a value is a str, int, float, bool or None, not {type(value).__name__}"
     raise InvalidMetadataError(key, reason, where=where)
 
@@ -186,7 +193,7 @@ def _plain_int(key: str, value: object, where: str) -> int:
     raise InvalidMetadataError(key, f"integer {number} is outside -2^63..2^63-1", where=where)
 
 
-def _check_text(key: str, text: str, limit_bytes: int, what: str, where: str) -> None:
+def _text_bytes(key: str, text: str, limit_bytes: int, what: str, where: str) -> int:
     try:
         size = len(text) if text.isascii() else len(text.encode())
     except UnicodeEncodeError:
@@ -194,3 +201,30 @@ def _check_text(key: str, text: str, limit_bytes: int, what: str, where: str) ->
     if size > limit_bytes:
         reason = f"{what} takes {size} bytes in UTF-8, the limit is {limit_bytes}"
         raise InvalidMetadataError(key[:64], reason, where=where)
+    return size
+
+
+def id_to_json(record_id: VectorId) -> int | str | dict[str, str]:
+    """Return the id as a JSON value: a number, a string, or `{"hex": "00ff"}` for bytes."""
+    return {"hex": record_id.hex()} if isinstance(record_id, bytes) else record_id
+
+
+def id_from_json(value: object, where: str = "") -> VectorId:
+    """Return the id that `id_to_json` wrote.
+
+    Raises:
+        InvalidIdError: the value is not one of its three forms.
+    """
+    if isinstance(value, dict):
+        text = value.get("hex")
+        if len(value) != 1 or not isinstance(text, str):
+            raise InvalidIdError(value, 'an id in JSON is a number, a string or {"hex": "00ff"}', where=where)
+        try:
+            return validate_id(bytes.fromhex(text), where)
+        except ValueError:
+            raise InvalidIdError(
+                value, "hex takes an even number of hexadecimal digits", where=where
+            ) from None
+    if isinstance(value, bytes):
+        raise InvalidIdError(value, 'an id in JSON is a number, a string or {"hex": "00ff"}', where=where)
+    return validate_id(value, where)

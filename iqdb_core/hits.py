@@ -1,0 +1,87 @@
+"""`Hit`: one result of a search."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from iqdb_core.types import id_from_json, id_to_json, validate_id, validate_metadata
+
+if TYPE_CHECKING:
+    from iqdb_core.types import Metadata, MetadataValue, VectorId
+
+
+class MetadataSource(Protocol):
+    """Whatever can say the metadata of a row: a snapshot or the delta."""
+
+    def metadata_at(self, row: int) -> dict[str, MetadataValue] | None:
+        """Return the metadata of the record in `row`, or None when it has none."""
+
+
+class Hit:
+    """A record that a search found.
+
+    Attributes:
+        id: the record's id.
+        distance: its distance from the query, smaller is nearer; computed in float64.
+        metadata: the record's metadata, or None. It is decoded when first asked for, as of the moment
+            of the search, and can still be asked for after the database was changed or closed.
+    """
+
+    __slots__ = ("_metadata", "_row", "_source", "distance", "id")
+
+    id: VectorId
+    distance: float
+
+    def __init__(self, id: VectorId, distance: float, metadata: Metadata | None = None) -> None:  # noqa: A002 - the field's name
+        self.id = validate_id(id)
+        self.distance = float(distance)
+        self._metadata = validate_metadata(metadata)
+        self._source: MetadataSource | None = None
+        self._row = -1
+
+    @property
+    def metadata(self) -> dict[str, MetadataValue] | None:
+        """The record's metadata, or None when it has none."""
+        source = self._source
+        if source is not None:
+            # The value is stored before the source is dropped, so that a second thread finds either.
+            self._metadata = source.metadata_at(self._row)
+            self._source = None
+        return self._metadata
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that go through JSON: keys `id`, `distance` and `metadata`."""
+        return {"id": id_to_json(self.id), "distance": self.distance, "metadata": self.metadata}
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> Hit:
+        """Return the hit that `to_dict` described."""
+        return cls(id_from_json(value["id"]), value["distance"], value.get("metadata"))
+
+    def __repr__(self) -> str:
+        return f"Hit(id={self.id!r}, distance={self.distance!r}, metadata={self.metadata!r})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Hit):
+            return NotImplemented
+        same = type(self.id) is type(other.id) and self.id == other.id and self.distance == other.distance
+        return same and self.metadata == other.metadata
+
+    def __hash__(self) -> int:
+        return hash((self.id, self.distance))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Hit, (self.id, self.distance, self.metadata)
+
+
+def make_hit(record_id: VectorId, distance: float, source: MetadataSource, row: int) -> Hit:
+    """Return a hit whose id is known to be valid and whose metadata waits in `source`."""
+    hit = _new(Hit)
+    hit.id = record_id
+    hit.distance = distance
+    hit._source = source  # noqa: SLF001 - the constructor of this module
+    hit._row = row  # noqa: SLF001
+    return hit
+
+
+_new = object.__new__
