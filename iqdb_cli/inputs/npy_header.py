@@ -186,4 +186,4 @@ def _parse_descr(descr: object) -> tuple[str, int, str]:
 
 
 def _shape_text(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape)) if shape else "()"
+    return " x ".join(str(n) if n < 2**64 else "2^64 or more" for n in shape[:8]) if shape else "()"

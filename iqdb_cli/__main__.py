@@ -1,0 +1,30 @@
+"""The entry point of `iqdb` and of `python -m iqdb_cli`."""
+
+from __future__ import annotations
+
+import gc
+import sys
+
+
+def main() -> int:
+    """Run the command that `sys.argv` holds and return the exit status."""
+    # Starting allocates much and frees nothing, so collecting garbage meanwhile is wasted.
+    gc.disable()
+    try:
+        from iqdb_cli.exit_codes import guarded
+
+        return guarded(_run)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run() -> int:
+    from iqdb_cli.app import run
+
+    gc.freeze()
+    gc.enable()
+    return run(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
