@@ -1,0 +1,146 @@
+"""Many strings in two arrays: the values of a metadata column, the bytes of ids.
+
+All strings lie in one byte array, one after the other without a gap; `offsets[i]` is where string i
+begins and `offsets[i + 1]` where it ends. `offsets[0]` is 0 and the last offset is the array's length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+# Copying short strings byte by byte in NumPy is faster than slicing each of them in Python, and
+# slower for long ones; the two meet at about this mean length.
+_GATHER_BYTES = 16
+
+
+def offsets_of_lengths(lengths: NDArray[np.integer], count: int) -> NDArray[np.uint64]:
+    """Return the count + 1 offsets of strings that have these lengths and follow one another."""
+    offsets = np.zeros(count + 1, np.uint64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StringValues:
+    """Byte strings, UTF-8 wherever they hold text.
+
+    Attributes:
+        offsets: u64[count + 1], from 0 to len(data), never descending.
+        data: u8[], the strings one after the other.
+    """
+
+    offsets: NDArray[np.uint64]
+    data: NDArray[np.uint8]
+
+    @classmethod
+    def from_str(cls, values: Sequence[str]) -> StringValues:
+        """Encode values that are exactly `str`.
+
+        Raises:
+            UnicodeEncodeError: one of them has no UTF-8 form.
+        """
+        count = len(values)
+        text = "".join(values)
+        if text.isascii():
+            lengths = np.fromiter(map(len, values), np.int64, count)
+            return cls(offsets_of_lengths(lengths, count), np.frombuffer(text.encode(), np.uint8))
+        return cls.from_bytes([value.encode() for value in values])
+
+    @classmethod
+    def from_bytes(cls, values: Sequence[bytes]) -> StringValues:
+        """Lay out the values one after the other."""
+        count = len(values)
+        lengths = np.fromiter(map(len, values), np.int64, count)
+        return cls(offsets_of_lengths(lengths, count), np.frombuffer(b"".join(values), np.uint8))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> bytes:
+        start, stop = int(self.offsets[index]), int(self.offsets[index + 1])
+        return self.data[start:stop].tobytes()
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """The length of each string in bytes, i64[count]."""
+        offsets = self.offsets.view(np.int64)
+        return offsets[1:] - offsets[:-1]
+
+    def to_bytes(self) -> list[bytes]:
+        """Return each string as `bytes`."""
+        data = self.data.tobytes()
+        offsets = self.offsets.tolist()
+        return [data[a:b] for a, b in pairwise(offsets)]
+
+    def to_str(self) -> list[str]:
+        """Return each string as `str`. The strings must be UTF-8."""
+        data = self.data.tobytes()
+        offsets = self.offsets.tolist()
+        if data.isascii():
+            text = data.decode("ascii")
+            return [text[a:b] for a, b in pairwise(offsets)]
+        return [data[a:b].decode() for a, b in pairwise(offsets)]
+
+    def slice(self, start: int, stop: int) -> StringValues:
+        """Return the strings start..stop. The bytes are shared, the offsets are copied."""
+        offsets = self.offsets[start : stop + 1]
+        first, last = int(offsets[0]), int(offsets[-1])
+        return StringValues(offsets - np.uint64(first), self.data[first:last])
+
+    def take(self, rows: NDArray[np.integer]) -> StringValues:
+        """Return the strings at `rows`, in that order; a row may occur more than once."""
+        count = len(rows)
+        starts = self.offsets.view(np.int64)[:-1][rows]
+        stops = self.offsets.view(np.int64)[1:][rows]
+        lengths = stops - starts
+        offsets = offsets_of_lengths(lengths, count)
+        total = int(offsets[-1])
+        if total <= count * _GATHER_BYTES:
+            source = np.repeat(starts - offsets.view(np.int64)[:-1], lengths)
+            source += np.arange(total)
+            return StringValues(offsets, self.data[source])
+        data = np.ascontiguousarray(self.data).data
+        pieces = b"".join([data[a:b] for a, b in zip(starts.tolist(), stops.tolist(), strict=True)])
+        return StringValues(offsets, np.frombuffer(pieces, np.uint8))
+
+    @staticmethod
+    def concat(parts: Iterable[StringValues]) -> StringValues:
+        """Return the strings of all parts, in order."""
+        every = list(parts)
+        if len(every) == 1:
+            return every[0]
+        count = sum(map(len, every))
+        lengths = np.concatenate([part.lengths for part in every]) if every else np.zeros(0, np.int64)
+        data = np.concatenate([part.data for part in every]) if every else np.zeros(0, np.uint8)
+        return StringValues(offsets_of_lengths(lengths, count), data)
+
+    def first_not_utf8(self) -> int:
+        """Return the number of the first string that is not UTF-8, or -1."""
+        data = self.data.tobytes()
+        if data.isascii():
+            return -1
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            pass
+        else:
+            # The whole is UTF-8; then so is every string that begins at a character, not within one.
+            starts = self.offsets.view(np.int64)[:-1]
+            starts = starts[starts < len(data)]
+            if not np.any(self.data[starts] & 0xC0 == 0x80):
+                return -1
+        for index, value in enumerate(self.to_bytes()):
+            try:
+                value.decode()
+            except UnicodeDecodeError:
+                return index
+        return -1
