@@ -5,7 +5,8 @@ test can record the operations, replay any prefix of them as a crash, or make on
 `OS_FILES` is the real one. Every `OSError` becomes a `FileIOError` that names the path.
 """
 
-# ruff: noqa: PTH - this is the layer under pathlib: plain names and descriptors, one call each
+# This is the layer under pathlib: plain names and descriptors, one system call each.
+# ruff: noqa: PTH104, PTH108, PTH116, PTH118, PTH120, PTH208
 
 from __future__ import annotations
 
