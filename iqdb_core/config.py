@@ -366,16 +366,15 @@ class IqdbConfig:
         return cls(**fields)
 
 
-def require_supported(config: IqdbConfig) -> None:
+def require_supported_kind(kind: IndexKind) -> None:
     """Refuse an index kind that this release can describe but not build.
 
     Raises:
         InvalidConfigError: the kind is not in `SUPPORTED_INDEX_KINDS`.
     """
-    if config.index.kind not in SUPPORTED_INDEX_KINDS:
-        kinds = ", ".join(kind.value for kind in SUPPORTED_INDEX_KINDS)
-        expected = f"a kind that this release builds: {kinds}"
-        raise InvalidConfigError("index", config.index.kind.value, expected)
+    if kind not in SUPPORTED_INDEX_KINDS:
+        kinds = ", ".join(supported.value for supported in SUPPORTED_INDEX_KINDS)
+        raise InvalidConfigError("index", kind.value, f"a kind that this release builds: {kinds}")
 
 
 def resolve_threads(threads: int | None) -> int:

@@ -1,0 +1,76 @@
+"""Exact search: every candidate row is compared with the query. Nothing is persisted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from iqdb_core import _kernels
+from iqdb_core.config import IndexKind, IqdbConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from iqdb_core.index.protocol import ArrayReader, Buffer, IndexArrays, TopK, VectorBlock, VectorReader
+
+
+class FlatIndex:
+    """The index kind `flat`; see `iqdb_core.index.protocol.Index` for what its methods promise."""
+
+    __slots__ = ("_metric",)
+
+    kind: ClassVar[IndexKind] = IndexKind.FLAT
+    parameters: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, metric_tag: int) -> None:
+        self._metric = metric_tag
+
+    @classmethod
+    def open(cls, config: IqdbConfig, n_rows: int, arrays: ArrayReader) -> FlatIndex:  # noqa: ARG003 - the protocol's signature
+        """Return the index; there is nothing to read."""
+        return cls(config.metric.tag)
+
+    @classmethod
+    def build(cls, config: IqdbConfig, vectors: VectorReader, threads: int) -> IndexArrays:  # noqa: ARG003
+        """Return no arrays."""
+        return {}
+
+    def update(
+        self,
+        config: IqdbConfig,  # noqa: ARG002
+        vectors: VectorReader,  # noqa: ARG002
+        origin: NDArray[Any],  # noqa: ARG002
+        threads: int,  # noqa: ARG002
+    ) -> IndexArrays:
+        """Return no arrays."""
+        return {}
+
+    def search(
+        self,
+        vectors: VectorBlock,
+        queries: Buffer,
+        out: TopK,
+        *,
+        mask: Buffer | None,
+        max_distance: float,
+        exact: bool,  # noqa: ARG002 - flat is always exact
+        parameters: Mapping[str, int],  # noqa: ARG002 - flat has none
+        threads: int,
+    ) -> int:
+        """Compare every candidate row with every query."""
+        return _kernels.search_flat(
+            vectors.buffer,
+            queries,
+            self._metric,
+            out.k,
+            out.rows,
+            out.distances,
+            out.counts,
+            mask=mask,
+            threads=threads,
+            block_crcs=vectors.block_crcs,
+            verified=vectors.verified,
+            crc_prefix=vectors.crc_prefix,
+            max_distance=max_distance,
+        )
