@@ -204,15 +204,14 @@ void crc32c_blocks(std::span<const uint8_t> data, uint32_t prefix, uint64_t firs
 }
 
 int64_t verify_blocks(const BlockTable& table, size_t first, size_t stop, size_t threads) {
-  constexpr size_t kBlocksPerThread = 512;  // 2 MiB, some 100 microseconds: less is not worth a thread
+  constexpr size_t kBlocksPerRange = 512;  // 2 MiB, some 100 microseconds
   std::atomic<size_t> damaged{stop};
-  for_ranges(stop - first, threads, kBlocksPerThread, [&](size_t begin, size_t end) {
-    for (size_t block = first + begin; block < first + end; ++block) {
+  for_ranges(stop - first, threads, kBlocksPerRange, [&](size_t begin, size_t end) {
+    for (size_t block = first + begin; block < first + end && block < damaged.load(); ++block) {
       if (table.verify(block)) continue;
       size_t known = damaged.load();
       while (block < known && !damaged.compare_exchange_weak(known, block)) {
       }
-      return;  // later blocks of this range cannot be the first damaged one
     }
   });
   return damaged.load() == stop ? -1 : static_cast<int64_t>(damaged.load());

@@ -1,33 +1,29 @@
-// Splits independent work over threads that live for one call, so that a fork between calls finds none.
+// Ranges of independent items, shared out to the threads of one call.
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
-#include <system_error>
-#include <thread>
-#include <vector>
+
+#include "threads.hpp"
 
 namespace iqdb {
 
-// Calls work(begin, end) for consecutive ranges that cover 0..n. A thread gets at least `grain` items, so
-// that small work stays on the caller's thread. `work` must not throw: an exception that leaves a
-// std::thread ends the process.
+// Calls work(begin, end) for ranges of `grain` items that cover 0..n, in ascending order on each thread.
+// `grain` is as much as makes a thread worth its start: less than two of them stay on the caller's thread.
 template <class Work>
 void for_ranges(size_t n, size_t threads, size_t grain, const Work& work) {
-  const size_t parts = std::clamp<size_t>(n / std::max<size_t>(grain, 1), 1, std::max<size_t>(threads, 1));
-  // begin of a part, without overflow for any n
-  const auto begin = [&](size_t part) { return n / parts * part + std::min(part, n % parts); };
-  std::vector<std::thread> workers;
-  workers.reserve(parts - 1);
-  for (size_t part = 1; part < parts; ++part) {
-    try {
-      workers.emplace_back([&work, &begin, part] { work(begin(part), begin(part + 1)); });
-    } catch (const std::system_error&) {  // no more threads to be had: the caller does this part as well
-      work(begin(part), begin(part + 1));
-    }
+  const size_t ranges = n / grain + (n % grain != 0);
+  if (ranges <= 1 || threads <= 1) {
+    if (n != 0) work(size_t{0}, n);
+    return;
   }
-  work(begin(0), begin(1));
-  for (std::thread& worker : workers) worker.join();
+  std::atomic<size_t> next{0};
+  run_threads(std::min(threads, ranges), [&](size_t) {
+    for (size_t range = next++; range < ranges; range = next++) {
+      work(range * grain, std::min(n, (range + 1) * grain));
+    }
+  });
 }
 
 }  // namespace iqdb
