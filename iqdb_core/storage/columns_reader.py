@@ -1,0 +1,169 @@
+"""Reads metadata groups as arrays. The layout is that of `iqdb_core.storage.columns`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from iqdb_core.column_type import ColumnType
+from iqdb_core.record_metadata import Column, MetadataColumns
+from iqdb_core.record_strings import StringValues
+from iqdb_core.storage.columns import (
+    ALL,
+    BITMAP,
+    DICTIONARY,
+    MAX_GROUP_WEIGHT,
+    ColumnView,
+    GroupView,
+)
+from iqdb_core.types import MAX_STRING_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DictionaryValues:
+    """Strings as codes into a few entries, as they are stored.
+
+    Attributes:
+        entries: the distinct strings.
+        codes: u16[count], all below len(entries).
+    """
+
+    entries: StringValues
+    codes: NDArray[np.uint16]
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+
+StoredValues: TypeAlias = "NDArray[Any] | StringValues | DictionaryValues"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredColumn:
+    """A column's rows (u32[count], ascending; None: all) and values, as they are stored.
+
+    Strings have checked bounds but are not checked to be UTF-8.
+    """
+
+    rows: NDArray[np.uint32] | None
+    values: StoredValues
+
+
+def read_column(group: GroupView, column: ColumnView) -> StoredColumn:
+    """Return one column as arrays; they are kept with the group.
+
+    Raises:
+        StructureError: an offset, a code or a row is out of bounds.
+    """
+    stored: StoredColumn | None = column.arrays
+    if stored is None:
+        stored = column.arrays = StoredColumn(_rows(group, column), _values(group, column))
+    return stored
+
+
+def read_columns(group: GroupView, keys: Collection[str] | None) -> MetadataColumns:
+    """Return the metadata of all rows of a group, or only what they have under `keys`.
+
+    Raises:
+        StructureError: something in these columns contradicts the format.
+    """
+    n_rows = group.n_rows
+    has = None
+    if group.mappings != (1 << n_rows) - 1:
+        bits = np.frombuffer(group.mappings.to_bytes((n_rows + 7) // 8, "little"), np.uint8)
+        has = np.unpackbits(bits, count=n_rows, bitorder="little").view(np.bool_)
+    weight = 0
+    columns: list[Column] = []
+    for view in group.columns:
+        if keys is not None and view.key not in keys:
+            continue
+        stored = read_column(group, view)
+        values = stored.values
+        if isinstance(values, (DictionaryValues, StringValues)):
+            weight = _check_strings(view, values, weight)
+        if isinstance(values, DictionaryValues):
+            values = values.entries.take(values.codes)
+        column = Column(view.key, ColumnType(view.type), stored.rows, values)
+        if columns and columns[-1].key == view.key:
+            _check_disjoint(view, columns, column, n_rows)
+        columns.append(column)
+    return MetadataColumns(n_rows, has, tuple(columns))
+
+
+def _rows(group: GroupView, column: ColumnView) -> NDArray[np.uint32] | None:
+    column.check_presence()
+    if column.presence == ALL:
+        return None
+    if column.presence == BITMAP:
+        return np.flatnonzero(_bits(group, column.data_offset, group.n_rows)).astype(np.uint32)
+    return _array(group, column.data_offset, column.count, "<u2").astype(np.uint32)
+
+
+def _values(group: GroupView, column: ColumnView) -> StoredValues:
+    column.check_frame()
+    count, offset = column.count, column.values_offset
+    match column.type:
+        case ColumnType.NULL:
+            return np.zeros(count, np.bool_)
+        case ColumnType.BOOL:
+            return _bits(group, offset, count)
+        case ColumnType.INT64:
+            return _array(group, offset, count, "<i8")
+        case ColumnType.FLOAT64:
+            return _array(group, offset, count, "<f8")
+    offsets_offset, text_offset, text_bytes, codes_offset = column.places
+    offsets = _array(group, offsets_offset, column.n_entries + 1, "<u4")
+    if bool(np.any(offsets[1:] < offsets[:-1])):
+        raise column.damaged("offsets", "offsets that never descend", "offsets that do")
+    text = _array(group, text_offset, text_bytes, "u1")
+    strings = StringValues(offsets.astype(np.uint64), text)
+    if column.encoding != DICTIONARY:
+        return strings
+    codes = _array(group, codes_offset, count, "<u2")
+    if int(codes.max()) >= len(strings):
+        raise column.damaged("codes", f"codes below {len(strings)}", int(codes.max()))
+    return DictionaryValues(strings, codes)
+
+
+def _array(group: GroupView, offset: int, count: int, dtype: str) -> NDArray[Any]:
+    return np.frombuffer(group.blob, dtype, count, offset)
+
+
+def _bits(group: GroupView, offset: int, count: int) -> NDArray[np.bool_]:
+    packed = _array(group, offset, (count + 7) // 8, "u1")
+    return np.unpackbits(packed, count=count, bitorder="little").view(np.bool_)
+
+
+def _check_strings(view: ColumnView, values: StringValues | DictionaryValues, weight: int) -> int:
+    """Check what is text in a column, and return `weight` with that of the column's strings added."""
+    strings = values.entries if isinstance(values, DictionaryValues) else values
+    lengths = strings.lengths
+    if int(lengths.max()) > MAX_STRING_BYTES:
+        raise view.damaged("value", f"at most {MAX_STRING_BYTES} bytes", int(lengths.max()))
+    index = strings.first_not_utf8()
+    if index >= 0:
+        raise view.damaged("value", "UTF-8", f"string {index} that is not")
+    if isinstance(values, DictionaryValues):
+        weight += int(lengths[values.codes].sum())
+    else:
+        weight += len(strings.data)
+    if weight > MAX_GROUP_WEIGHT:
+        raise view.damaged("values", f"strings of at most {MAX_GROUP_WEIGHT} bytes in a group", weight)
+    return weight
+
+
+def _check_disjoint(view: ColumnView, columns: list[Column], column: Column, n_rows: int) -> None:
+    """Check that no row has a value in `column` and in another of `columns` with the same key."""
+    taken = np.zeros(n_rows, np.bool_)
+    for other in columns:
+        if other.key == column.key:
+            taken[slice(None) if other.rows is None else other.rows] = True
+    if bool(taken[slice(None) if column.rows is None else column.rows].any()):
+        raise view.damaged("presence", "one value for a key and a row", "two")
