@@ -1,18 +1,21 @@
-"""Ids as people type them and as JSON holds them.
+"""Ids and metadata as people type them and as JSON holds them.
 
-Typed: a decimal integer is an integer id; `text:...` and `hex:...` say otherwise; anything else is text.
-JSON: a number is an integer id, a string is text, and `{"hex": "..."}` is bytes.
+Typed ids: a decimal integer is an integer id; `text:...` and `hex:...` say otherwise; anything else is
+text. JSON: a number is an integer id, a string is text, and `{"hex": "..."}` is bytes.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import struct
 from collections.abc import Mapping
 from typing import Any
 
 from iqdb_core.errors import InvalidIdError
-from iqdb_core.types import MetadataValue, VectorId, validate_id
+from iqdb_core.types import MetadataValue, VectorId, id_from_json, id_to_json, validate_id
+
+__all__ = ["format_id", "id_from_json", "id_to_json", "metadata_to_json", "parse_id", "to_json"]
 
 TEXT_PREFIX = "text:"
 HEX_PREFIX = "hex:"
@@ -24,8 +27,8 @@ def parse_id(text: str, where: str = "") -> VectorId:
     Raises:
         InvalidIdError: it is empty, an integer above 2^64-1, or `hex:` without pairs of hex digits.
     """
-    if text.isascii() and text.isdigit():
-        # Python refuses to convert very long numbers; no id has more than 20 digits.
+    if _is_decimal(text):
+        # Python refuses to convert very long numbers; no integer id has more than 20 digits.
         significant = text.lstrip("0")
         if len(significant) > 20:
             raise InvalidIdError(text[:40], "an integer id lies in 0..2^64-1", where=where)
@@ -33,7 +36,7 @@ def parse_id(text: str, where: str = "") -> VectorId:
     if text.startswith(TEXT_PREFIX):
         return validate_id(text[len(TEXT_PREFIX) :], where)
     if text.startswith(HEX_PREFIX):
-        return validate_id(_bytes_from_hex(text[len(HEX_PREFIX) :], text, where), where)
+        return _parse_hex(text, where)
     return validate_id(text, where)
 
 
@@ -43,54 +46,51 @@ def format_id(record_id: VectorId) -> str:
         return str(record_id)
     if isinstance(record_id, bytes):
         return HEX_PREFIX + record_id.hex()
-    looks_otherwise = (record_id.isascii() and record_id.isdigit()) or record_id.startswith(
-        (TEXT_PREFIX, HEX_PREFIX)
-    )
-    return TEXT_PREFIX + record_id if looks_otherwise else record_id
-
-
-def id_to_json(record_id: VectorId) -> int | str | dict[str, str]:
-    """Return the value that stands for an id in JSON."""
-    return {"hex": record_id.hex()} if isinstance(record_id, bytes) else record_id
-
-
-def id_from_json(value: object, where: str = "") -> VectorId:
-    """Return the id that a JSON value stands for.
-
-    Raises:
-        InvalidIdError: it is neither an integer, a string nor `{"hex": "..."}`.
-    """
-    if isinstance(value, dict):
-        if set(value) != {"hex"} or not isinstance(value["hex"], str):
-            raise InvalidIdError(value, 'in JSON an id of bytes is {"hex": "..."}', where=where)
-        return validate_id(_bytes_from_hex(value["hex"], value, where), where)
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise InvalidIdError(value, 'in JSON an id is an integer, a string or {"hex": "..."}', where=where)
-    return validate_id(value, where)
-
-
-def _bytes_from_hex(digits: str, found: object, where: str) -> bytes:
-    try:
-        if digits.isalnum():  # bytes.fromhex would skip spaces
-            return bytes.fromhex(digits)
-    except ValueError:
-        pass
-    raise InvalidIdError(found, "expected pairs of hex digits", where=where)
+    if _is_decimal(record_id) or record_id.startswith((TEXT_PREFIX, HEX_PREFIX)):
+        return TEXT_PREFIX + record_id
+    return record_id
 
 
 def metadata_to_json(metadata: Mapping[str, MetadataValue] | None) -> dict[str, Any] | None:
-    """Return metadata with the floats that JSON lacks as `{"float": "nan" | "inf" | "-inf"}`."""
+    """Return metadata with the floats that JSON lacks as `{"float": "nan" | "inf" | "-inf"}`.
+
+    A NaN with other bits than the usual one is `{"float": "nan:..."}` with its 64 bits in hex, so that
+    no record changes by going through JSON.
+    """
     if metadata is None:
         return None
     return {
-        key: {"float": str(value)} if isinstance(value, float) and not math.isfinite(value) else value
+        key: {"float": _float_text(value)} if isinstance(value, float) and not math.isfinite(value) else value
         for key, value in metadata.items()
     }
 
 
 def to_json(value: object) -> str:
-    """Return the JSON of a value on one line, text as it is (not escaped to ASCII)."""
-    return _ENCODE(value)
+    """Return the JSON of a value on one line, with text as it is and not escaped to ASCII."""
+    return _encode(value)
 
 
-_ENCODE = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
+
+def _float_text(value: float) -> str:
+    if math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    bits = struct.pack(">d", value).hex()
+    return "nan" if bits == "7ff8000000000000" else f"nan:{bits}"
+
+
+def _is_decimal(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
+def _parse_hex(text: str, where: str) -> VectorId:
+    digits = text[len(HEX_PREFIX) :]
+    try:
+        # bytes.fromhex would skip spaces.
+        raw = bytes.fromhex(digits) if digits.isalnum() or not digits else None
+    except ValueError:
+        raw = None
+    if raw is None:
+        raise InvalidIdError(text[:80], "expected pairs of hex digits behind hex:", where=where)
+    return validate_id(raw, where)

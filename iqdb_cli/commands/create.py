@@ -1,0 +1,96 @@
+"""`iqdb create`."""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated
+
+import typer
+
+from iqdb_cli import terminal
+from iqdb_cli.options import Database
+from iqdb_core.config import Compression, IqdbConfig, index_config_from_dict
+from iqdb_core.database import Iqdb
+from iqdb_core.errors import InvalidConfigError
+from iqdb_core.types import DistanceMetric
+
+
+class IndexChoice(enum.Enum):
+    """The index kinds that can be asked for."""
+
+    FLAT = "flat"
+    HNSW = "hnsw"
+    IVF = "ivf"
+
+
+EXAMPLES = """
+  iqdb create notes.iqdb --dim 384
+  iqdb create images.iqdb --dim 512 --metric euclidean --compression zstd:9
+  iqdb create notes.iqdb --dim 384 --model all-MiniLM-L6-v2 --revision 8b3219a
+"""
+
+
+def command(
+    db: Database,
+    dim: Annotated[
+        int,
+        typer.Option("--dim", metavar="N", min=1, max=65_536, help="Vectors have N components.", show_default=False),
+    ],
+    metric: Annotated[
+        DistanceMetric, typer.Option("--metric", help="The distance between two vectors; smaller is nearer.")
+    ] = DistanceMetric.COSINE,
+    index: Annotated[
+        IndexChoice,
+        typer.Option("--index", help="How neighbours are found. This release builds flat, which is exact."),
+    ] = IndexChoice.FLAT,
+    compression: Annotated[
+        str,
+        typer.Option(
+            "--compression",
+            metavar="CODEC",
+            help="Compress the file: none, lz4, zstd or zstd:LEVEL with a level from 1 to 22. Opening and "
+            "searching an uncompressed file is fastest.",
+        ),
+    ] = "none",
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="NAME", help="Record the name of the model that makes the vectors."),
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option("--revision", metavar="TEXT", help="Record the revision of that model.")
+    ] = None,
+    database_id: Annotated[
+        str | None,
+        typer.Option(
+            "--database-id",
+            metavar="HEX",
+            help="Use these 32 hex digits as the id of the database instead of random ones, so that the same "
+            "records give the same file.",
+        ),
+    ] = None,
+) -> None:
+    """Create an empty database.
+
+    Nothing may exist at DB. The dimension and the metric of a database never change.
+    """
+    facts = {"model": model, "revision": revision}
+    config = IqdbConfig(
+        dim=dim,
+        metric=metric,
+        index=index_config_from_dict({"kind": index.value}),
+        compression=Compression.parse(compression),
+        provenance={key: text for key, text in facts.items() if text is not None},
+        database_id=None if database_id is None else _parse_database_id(database_id),
+    )
+    Iqdb.create(db, config).close()
+    terminal.note(f"{db}: created, {dim} dimensions, {metric.value}")
+
+
+def _parse_database_id(text: str) -> bytes:
+    try:
+        parsed = bytes.fromhex(text) if text.isalnum() else b""
+    except ValueError:
+        parsed = b""
+    if len(parsed) != 16:
+        raise InvalidConfigError("--database-id", text, "32 hex digits")
+    return parsed

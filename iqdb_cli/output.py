@@ -1,0 +1,190 @@
+"""Results on their way out: to stdout, or to a file that appears when all of it is written."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from iqdb_cli import terminal
+from iqdb_cli.exit_codes import OutputClosedError, UsageError
+from iqdb_core.errors import FileIOError
+
+_BUFFER_BYTES = 64 * 1024
+
+
+class OutputFormat(enum.Enum):
+    """How results are written."""
+
+    TABLE = "table"
+    JSONL = "jsonl"
+    CSV = "csv"
+    PARQUET = "parquet"
+    ARROW = "arrow"
+    NPY = "npy"
+
+
+BINARY_FORMATS = frozenset({OutputFormat.PARQUET, OutputFormat.ARROW, OutputFormat.NPY})
+_FORMAT_OF_SUFFIX = {
+    ".jsonl": OutputFormat.JSONL,
+    ".ndjson": OutputFormat.JSONL,
+    ".csv": OutputFormat.CSV,
+    ".parquet": OutputFormat.PARQUET,
+    ".arrow": OutputFormat.ARROW,
+    ".npy": OutputFormat.NPY,
+}
+
+
+class Output:
+    """Bytes to one destination, with one kind of failure each for a full disk and a closed pipe."""
+
+    def __init__(self, stream: BinaryIO, name: str) -> None:
+        self.name = name
+        self._stream = stream
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Write bytes, in time.
+
+        Raises:
+            OutputClosedError: nobody reads them any more.
+            FileIOError: the system refused, for example because the disk is full.
+        """
+        self._pending.append(bytes(data))
+        self._pending_bytes += len(data)
+        if self._pending_bytes >= _BUFFER_BYTES:
+            self._drain()
+
+    def write_line(self, text: str) -> None:
+        """Write a line of text in UTF-8."""
+        # Text of our own and from UTF-8 files always encodes; a path of other bytes keeps them.
+        self.write(text.encode("utf-8", "surrogateescape") + b"\n")
+
+    def flush(self) -> None:
+        """Write out everything that was given."""
+        self._drain()
+        try:
+            self._stream.flush()
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def _drain(self) -> None:
+        data = b"".join(self._pending)
+        self._pending.clear()
+        self._pending_bytes = 0
+        try:
+            self._stream.write(data)
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: OSError) -> Exception:
+        if isinstance(error, BrokenPipeError):
+            return OutputClosedError()
+        return FileIOError(self.name, "write", error)
+
+
+def choose_format(wanted: OutputFormat | None, path: str | None) -> OutputFormat:
+    """Return the format to write: the one asked for, else by the file's suffix, else by who reads.
+
+    Raises:
+        UsageError: a binary format would go to a terminal.
+    """
+    to_terminal = path is None and terminal.stdout_is_terminal()
+    if wanted is None and path is not None:
+        suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122 - start-up: pathlib is not needed
+        wanted = _FORMAT_OF_SUFFIX.get(suffix)
+    if wanted is None:
+        wanted = OutputFormat.TABLE if to_terminal else OutputFormat.JSONL
+    if wanted in BINARY_FORMATS and to_terminal:
+        raise UsageError(f"{wanted.value} is binary and stdout is a terminal; add --output FILE or a pipe")
+    return wanted
+
+
+@contextlib.contextmanager
+def open_output(path: str | None = None, *, database: str | None = None) -> Iterator[Output]:
+    """Open the destination of results: stdout for None and "-", else a file.
+
+    A regular file is written beside its name and renamed when the block ends; after an error nothing is
+    left of it and the old file is as it was.
+
+    Args:
+        path: where results go.
+        database: the database that is read, which must not be the file that is written.
+
+    Raises:
+        UsageError: `path` is the database or its log.
+        FileIOError: the file cannot be written.
+    """
+    if path is None or path == "-":
+        if sys.stdout is None:
+            raise FileIOError("standard output", "write", OSError(0, "it is closed"))
+        out = Output(sys.stdout.buffer, "standard output")
+        yield out
+        out.flush()
+        return
+    if database is not None and _is_part_of(path, database):
+        raise UsageError(f"{path} is the database itself; choose another output file")
+    with _replaced_file(path) as out:
+        yield out
+        out.flush()
+
+
+def _is_part_of(path: str, database: str) -> bool:
+    for part in (database, database + ".wal"):
+        with contextlib.suppress(OSError):
+            if os.path.samefile(path, part):  # noqa: PTH121 - start-up: pathlib is not needed
+                return True
+    return False
+
+
+@contextlib.contextmanager
+def _replaced_file(path: str) -> Iterator[Output]:
+    target = os.path.realpath(path)
+    try:
+        mode = os.stat(target).st_mode  # noqa: PTH116 - start-up: pathlib is not needed
+    except OSError:
+        mode = None
+    if mode is not None and not stat.S_ISREG(mode):
+        # A device or a FIFO is written in place; a directory fails here with the system's words.
+        with _opened(path, target, os.O_WRONLY) as out:
+            yield out
+        return
+    folder, name = os.path.split(target)
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")  # noqa: PTH118
+    try:
+        with _opened(path, temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as out:
+            if mode is not None:
+                os.chmod(temporary, stat.S_IMODE(mode))  # noqa: PTH101
+            yield out
+            out.flush()
+        os.replace(temporary, target)  # noqa: PTH105
+    except OSError as error:
+        _remove(temporary)
+        raise FileIOError(path, "write", error) from error
+    except BaseException:
+        _remove(temporary)
+        raise
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)  # noqa: PTH108
+
+
+@contextlib.contextmanager
+def _opened(shown: str, path: str, flags: int) -> Iterator[Output]:
+    try:
+        stream = os.fdopen(os.open(path, flags | os.O_CLOEXEC, 0o666), "wb")
+    except OSError as error:
+        raise FileIOError(shown, "write", error) from error
+    try:
+        yield Output(stream, shown)
+    finally:
+        # Everything was flushed, or an error is already on its way.
+        with contextlib.suppress(OSError):
+            stream.close()
