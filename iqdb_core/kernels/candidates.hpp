@@ -1,0 +1,40 @@
+// The rows that a search looks at, handed out to its threads range by range.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+namespace iqdb {
+
+// All rows 0..n, or those whose bit is set in a bitmap (bit r & 7 of byte r >> 3). Each thread gets
+// its ranges in ascending order.
+class Candidates {
+ public:
+  // `block_rows` is how many candidates a range should hold, about.
+  Candidates(std::size_t n, const std::uint8_t* mask, std::size_t block_rows);
+
+  std::size_t count() const { return count_; }
+
+  struct Range {
+    std::size_t first;
+    std::size_t last;
+  };
+  // False when no range is left.
+  bool next(Range* range);
+  void restart() { next_.store(0, std::memory_order_relaxed); }
+
+  // Writes up to `most` candidates from range->first on, which moves behind them. Returns how many.
+  std::size_t take(Range* range, std::size_t most, std::size_t* rows) const;
+
+ private:
+  std::uint64_t word(std::size_t index) const;
+
+  std::size_t n_;
+  const std::uint8_t* mask_;
+  std::size_t count_;
+  std::size_t range_rows_;
+  std::atomic<std::size_t> next_{0};
+};
+
+}  // namespace iqdb

@@ -1,0 +1,31 @@
+#include "table.hpp"
+
+#include "canonical.hpp"
+#include "scan.hpp"
+#include "simd.hpp"
+#include "tiles.hpp"
+
+#define IQDB_TEXT_OF(name) #name
+#define IQDB_TEXT(name) IQDB_TEXT_OF(name)
+
+namespace iqdb::IQDB_VARIANT {
+
+const Kernels& kernels();
+
+const Kernels& kernels() {
+  static constinit const Kernels table = {
+      .name = IQDB_TEXT(IQDB_VARIANT),
+      .canonical = canonical,
+      .norm2 = norm2,
+      .scan = scan,
+      .norms = norms,
+      .vector_floats = kFloats,
+      .max_panel_vectors = 2,
+      .pack = pack,
+      .tiles = tiles,
+      .first_non_finite = first_non_finite,
+  };
+  return table;
+}
+
+}  // namespace iqdb::IQDB_VARIANT

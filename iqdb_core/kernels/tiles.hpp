@@ -1,0 +1,14 @@
+#pragma once
+
+#include <cstddef>
+
+#include "table.hpp"
+
+namespace iqdb::IQDB_VARIANT {
+
+
+void pack(const float* const* queries, std::size_t n_queries, std::size_t dim, std::size_t vectors,
+          float* panel);
+void tiles(Pass pass, const TileTask& task);
+
+}  // namespace iqdb::IQDB_VARIANT
