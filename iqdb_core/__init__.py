@@ -9,13 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from iqdb_core.bulk import BulkReport
     from iqdb_core.config import (
         Compression,
         FlatConfig,
         FsyncPolicy,
         HnswConfig,
-        IndexKind,
         IqdbConfig,
         IvfConfig,
     )
@@ -55,11 +53,10 @@ if TYPE_CHECKING:
         VectorIndexError,
     )
     from iqdb_core.filters import Filter
-    from iqdb_core.fold import FoldReport
     from iqdb_core.hits import Hit
-    from iqdb_core.index.protocol import OptimizeReport
     from iqdb_core.records import Ids, MetadataColumns, RecordBatch
-    from iqdb_core.types import DistanceMetric, Metadata, MetadataValue, VectorId
+    from iqdb_core.reports import BulkReport, FoldReport, OptimizeReport
+    from iqdb_core.types import DistanceMetric, IndexKind, Metadata, MetadataValue, VectorId
 
 __all__ = [
     "BatchTooLargeError",
@@ -117,24 +114,24 @@ __all__ = [
 ]
 
 _MODULES = {
-    "BulkReport": "bulk",
+    "BulkReport": "reports",
     "Compression": "config",
     "DistanceMetric": "types",
     "Filter": "filters",
     "FlatConfig": "config",
-    "FoldReport": "fold",
+    "FoldReport": "reports",
     "FsyncPolicy": "config",
     "Hit": "hits",
     "HnswConfig": "config",
     "Ids": "records",
-    "IndexKind": "config",
+    "IndexKind": "types",
     "Iqdb": "database",
     "IqdbConfig": "config",
     "IvfConfig": "config",
     "Metadata": "types",
     "MetadataColumns": "records",
     "MetadataValue": "types",
-    "OptimizeReport": "index.protocol",
+    "OptimizeReport": "reports",
     "RecordBatch": "records",
     "VectorId": "types",
 }

@@ -7,14 +7,12 @@ one handle. Every class here is immutable, and converts to and from plain dicts 
 from __future__ import annotations
 
 import dataclasses
-import enum
 import math
-import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias
 
 from iqdb_core.errors import InvalidConfigError, InvalidMetricError
-from iqdb_core.types import MAX_DIM, DistanceMetric
+from iqdb_core.types import MAX_DIM, DistanceMetric, IndexKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,26 +21,6 @@ DEFAULT_SEED: Final = 0xDEADBEEFCAFEF00D
 DEFAULT_ZSTD_LEVEL: Final = 3
 DATABASE_ID_BYTES: Final = 16
 MAX_CONFIG_BYTES: Final = 1024 * 1024
-
-
-class IndexKind(enum.Enum):
-    """How a database finds neighbours. `flat` is exact."""
-
-    FLAT = "flat"
-    HNSW = "hnsw"
-    IVF = "ivf"
-
-    @property
-    def tag(self) -> int:
-        """The number of the kind in files."""
-        return _INDEX_TAGS[self]
-
-
-_INDEX_TAGS: Final = {IndexKind.FLAT: 0, IndexKind.HNSW: 1, IndexKind.IVF: 2}
-
-# The kinds that this release can build. The configuration of the others is already defined, so that
-# their arrival changes the meaning of no file.
-SUPPORTED_INDEX_KINDS: Final = (IndexKind.FLAT,)
 
 
 def _check_int(name: str, value: object, low: int, high: int) -> None:
@@ -364,35 +342,6 @@ class IqdbConfig:
             except ValueError:
                 raise InvalidConfigError("database_id", fields["database_id"], "32 hex digits") from None
         return cls(**fields)
-
-
-def require_supported_kind(kind: IndexKind) -> None:
-    """Refuse an index kind that this release can describe but not build.
-
-    Raises:
-        InvalidConfigError: the kind is not in `SUPPORTED_INDEX_KINDS`.
-    """
-    if kind not in SUPPORTED_INDEX_KINDS:
-        kinds = ", ".join(supported.value for supported in SUPPORTED_INDEX_KINDS)
-        raise InvalidConfigError("index", kind.value, f"a kind that this release builds: {kinds}")
-
-
-def resolve_threads(threads: int | None) -> int:
-    """Return how many threads to use: the setting, else `IQDB_NUM_THREADS`, else all cores.
-
-    Raises:
-        InvalidConfigError: the environment variable is not a whole number from 1 to 1024.
-    """
-    if threads is not None:
-        return threads
-    text = os.environ.get("IQDB_NUM_THREADS", "")
-    if text:
-        if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= 1_024):
-            raise InvalidConfigError("IQDB_NUM_THREADS", text, "a whole number in 1..1024")
-        return int(text)
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1
 
 
 def _plain_dict(name: str, value: object) -> dict[str, Any]:

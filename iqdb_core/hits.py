@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from iqdb_core.types import id_from_json, id_to_json, validate_id, validate_metadata
 
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from iqdb_core.types import Metadata, MetadataValue, VectorId
 
+    class MetadataSource(Protocol):
+        """Whatever can say the metadata of a row: a snapshot or the delta."""
 
-class MetadataSource(Protocol):
-    """Whatever can say the metadata of a row: a snapshot or the delta."""
-
-    def metadata_at(self, row: int) -> dict[str, MetadataValue] | None:
-        """Return the metadata of the record in `row`, or None when it has none."""
+        def metadata_at(self, row: int) -> dict[str, MetadataValue] | None:
+            """Return the metadata of the record in `row`, or None when it has none."""
 
 
 class Hit:

@@ -83,6 +83,22 @@ _METRIC_TAGS: Final = {
 }
 
 
+class IndexKind(enum.Enum):
+    """How a database finds neighbours. `flat` is exact."""
+
+    FLAT = "flat"
+    HNSW = "hnsw"
+    IVF = "ivf"
+
+    @property
+    def tag(self) -> int:
+        """The number of the kind in files."""
+        return _INDEX_TAGS[self]
+
+
+_INDEX_TAGS: Final = {IndexKind.FLAT: 0, IndexKind.HNSW: 1, IndexKind.IVF: 2}
+
+
 def validate_id(value: object, where: str = "") -> VectorId:
     """Return `value` as a plain `int`, `bytes` or `str` id.
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from iqdb_core.types import IndexKind
 
 if TYPE_CHECKING:
-    from iqdb_core.config import IndexKind
     from iqdb_core.index.protocol import Index
+
+# The kinds that this release can build. The configuration of the others is already defined, so that
+# their arrival changes the meaning of no file.
+SUPPORTED_INDEX_KINDS: Final = (IndexKind.FLAT,)
 
 
 def index_class(kind: IndexKind) -> type[Index]:
@@ -15,9 +20,11 @@ def index_class(kind: IndexKind) -> type[Index]:
     Raises:
         InvalidConfigError: this release describes the kind but does not implement it.
     """
-    from iqdb_core.config import require_supported_kind
+    if kind not in SUPPORTED_INDEX_KINDS:
+        from iqdb_core.errors import InvalidConfigError
 
-    require_supported_kind(kind)
+        kinds = ", ".join(supported.value for supported in SUPPORTED_INDEX_KINDS)
+        raise InvalidConfigError("index", kind.value, f"a kind that this release builds: {kinds}")
     from iqdb_core.index.flat import FlatIndex
 
     return FlatIndex

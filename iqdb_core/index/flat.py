@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from iqdb_core import _kernels
-from iqdb_core.config import IndexKind, IqdbConfig
+from iqdb_core.types import IndexKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from iqdb_core.index.protocol import ArrayReader, Buffer, IndexArrays, TopK, VectorBlock, VectorReader
+    from iqdb_core.config import IqdbConfig
+    from iqdb_core.index.protocol import ArrayReader, Buffer, IndexArrays, VectorBlock, VectorReader
+    from iqdb_core.index.topk import TopK
 
 
 class FlatIndex:
@@ -27,9 +29,15 @@ class FlatIndex:
         self._metric = metric_tag
 
     @classmethod
-    def open(cls, config: IqdbConfig, n_rows: int, arrays: ArrayReader) -> FlatIndex:  # noqa: ARG003 - the protocol's signature
+    def open(
+        cls,
+        settings: Mapping[str, Any],  # noqa: ARG003 - the protocol's signature
+        metric_tag: int,
+        n_rows: int,  # noqa: ARG003
+        arrays: ArrayReader,  # noqa: ARG003
+    ) -> FlatIndex:
         """Return the index; there is nothing to read."""
-        return cls(config.metric.tag)
+        return cls(metric_tag)
 
     @classmethod
     def build(cls, config: IqdbConfig, vectors: VectorReader, threads: int) -> IndexArrays:  # noqa: ARG003

@@ -8,9 +8,6 @@ distances of the stored vectors, so that every kind gives the same distance for 
 
 from __future__ import annotations
 
-import dataclasses
-from array import array
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
 if TYPE_CHECKING:
@@ -18,7 +15,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from iqdb_core.config import IndexKind, IqdbConfig
+    from iqdb_core.config import IqdbConfig
+    from iqdb_core.index.topk import TopK
+    from iqdb_core.types import IndexKind
 
 Buffer: TypeAlias = Any
 """Any object with the buffer protocol, C-contiguous: memoryview, bytearray, array or ndarray."""
@@ -63,25 +62,6 @@ class VectorReader(Protocol):
         """Return f32[len(rows), dim], verified."""
 
 
-class TopK:
-    """Where a search puts its results: room for `n_queries` lists of `k` hits.
-
-    Attributes:
-        rows: i64[n_queries * k]; -1 where a list is shorter.
-        distances: f64[n_queries * k]; infinite where a list is shorter.
-        counts: i64[n_queries], hits in each list.
-    """
-
-    __slots__ = ("counts", "distances", "k", "n_queries", "rows")
-
-    def __init__(self, n_queries: int, k: int) -> None:
-        self.n_queries = n_queries
-        self.k = k
-        self.rows = array("q", bytes(8 * n_queries * k))
-        self.distances = array("d", bytes(8 * n_queries * k))
-        self.counts = array("q", bytes(8 * n_queries))
-
-
 class Index(Protocol):
     """One index over the rows of one snapshot. Immutable, and safe to search from many threads."""
 
@@ -90,8 +70,10 @@ class Index(Protocol):
     """Names of the search parameters that this kind has, of `ef` and `n_probes`."""
 
     @classmethod
-    def open(cls, config: IqdbConfig, n_rows: int, arrays: ArrayReader) -> Index:
+    def open(cls, settings: Mapping[str, Any], metric_tag: int, n_rows: int, arrays: ArrayReader) -> Index:
         """Return the index of a snapshot in time that does not depend on `n_rows`.
+
+        `settings` is the index configuration as the file has it: `IndexConfig.to_dict`.
 
         Arrays are fetched when a search first needs them, so that a damaged one never stands in the
         way of exact search, export or a rebuild.
@@ -142,22 +124,3 @@ class Index(Protocol):
             -1, or the number of the first 4 KiB block of the vectors whose checksum is wrong; the
             results are then void.
         """
-
-
-@dataclass(frozen=True)
-class OptimizeReport:
-    """What `Iqdb.optimize` did.
-
-    Attributes:
-        index: the index kind.
-        changed: whether anything was rebuilt.
-        reason: one sentence saying what was done or why nothing was.
-    """
-
-    index: str
-    changed: bool
-    reason: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values that go through JSON."""
-        return dataclasses.asdict(self)

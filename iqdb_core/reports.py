@@ -1,0 +1,78 @@
+"""What the operations on a whole database report."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class FoldReport:
+    """What a compaction (`compact`, `flush` or `close`) did.
+
+    Attributes:
+        changed: whether a new snapshot was written; False when there was nothing to fold.
+        n_rows: records afterwards.
+        rows_folded: rows that came out of the log.
+        rows_removed: rows of the old snapshot that were replaced or deleted.
+        bytes_before: length of the snapshot before, in bytes.
+        bytes_after: length of the snapshot afterwards, in bytes.
+        log_bytes: length of the log that was folded in, in bytes.
+        digest: the content digest of the database, 32 hexadecimal digits.
+    """
+
+    changed: bool
+    n_rows: int
+    rows_folded: int
+    rows_removed: int
+    bytes_before: int
+    bytes_after: int
+    log_bytes: int
+    digest: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that go through JSON."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class BulkReport:
+    """What a bulk load did.
+
+    Attributes:
+        rows_read: records that the source gave.
+        rows_added: of these, records with an id that the database did not have.
+        rows_replaced: records of the database that were replaced.
+        n_rows: records afterwards.
+        digest: the content digest of the database, 32 hexadecimal digits.
+    """
+
+    rows_read: int
+    rows_added: int
+    rows_replaced: int
+    n_rows: int
+    digest: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that go through JSON."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class OptimizeReport:
+    """What `Iqdb.optimize` did.
+
+    Attributes:
+        index: the index kind.
+        changed: whether anything was rebuilt.
+        reason: one sentence saying what was done or why nothing was.
+    """
+
+    index: str
+    changed: bool
+    reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that go through JSON."""
+        return dataclasses.asdict(self)

@@ -1,0 +1,189 @@
+"""Search over a view: the snapshot through its index, the delta exactly, and both merged.
+
+Hits are ordered by distance, then by place in insertion order, whichever of the two they come from.
+Nothing here imports NumPy; the delta and filters bring it along when there are any.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from typing import TYPE_CHECKING
+
+from iqdb_core import _kernels
+from iqdb_core.errors import DimensionMismatchError, InvalidVectorError
+from iqdb_core.hits import Hit, make_hit
+from iqdb_core.index.topk import TopK
+from iqdb_core.storage.layout import VECTORS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from iqdb_core.filters import Filter
+    from iqdb_core.index.protocol import Buffer
+    from iqdb_core.view import View
+
+_NO_PARAMETERS: Mapping[str, int] = {}
+
+
+class Request:
+    """What one search call asks for, checked."""
+
+    __slots__ = ("condition", "exact", "k", "max_distance", "parameters")
+
+    def __init__(
+        self,
+        k: int,
+        condition: Filter | None = None,
+        max_distance: float = math.inf,
+        *,
+        exact: bool = False,
+        parameters: Mapping[str, int] = _NO_PARAMETERS,
+    ) -> None:
+        self.k = k
+        self.condition = condition
+        self.max_distance = max_distance
+        self.exact = exact
+        self.parameters = parameters
+
+
+def query_buffer(query: object, dim: int) -> Buffer:
+    """Return one query as a float32[1, dim] buffer, C-contiguous, all components finite.
+
+    A float32 buffer (NumPy array, `array("f")`, memoryview) is used as it is; everything else that
+    looks like numbers is converted.
+
+    Raises:
+        DimensionMismatchError, InvalidVectorError: it is no such vector.
+    """
+    try:
+        view = memoryview(query)  # type: ignore[arg-type]
+    except (TypeError, ValueError, BufferError):
+        view = None
+    if view is None or view.format != "f" or view.ndim != 1 or not view.c_contiguous:
+        return converted_query(query, dim)
+    if len(view) != dim:
+        raise DimensionMismatchError(dim, len(view), where="query")
+    bad = _kernels.check_finite(view)
+    if bad >= 0:
+        raise InvalidVectorError(f"holds {view[bad]}", where="query", component=bad)
+    return view.cast("B").cast("f", (1, dim))
+
+
+def converted_query(query: object, dim: int) -> Buffer:
+    """Return a query that is not a float32 buffer yet as one."""
+    if isinstance(query, (list, tuple)):
+        try:
+            values = array("f", query)
+        except (TypeError, OverflowError):
+            pass
+        else:
+            return query_buffer(values, dim)
+    from iqdb_core.sources import one_vector
+
+    return one_vector(query, dim, "query")
+
+
+def search_base(view: View, queries: Buffer, n_queries: int, request: Request, threads: int) -> TopK | None:
+    """Search the snapshot; None when it has no record that is still seen."""
+    k = min(request.k, view.n_base)
+    if k == 0:
+        return None
+    base = view.base
+    mask = view.base_candidates(request.condition)
+    vectors = base.vectors()
+    if vectors.block_crcs is None:
+        base.snapshot.ensure_vectors(threads=threads)
+    out = TopK(n_queries, k)
+    damaged = base.index.search(
+        vectors,
+        queries,
+        out,
+        mask=mask,
+        max_distance=request.max_distance,
+        exact=request.exact,
+        parameters=request.parameters,
+        threads=threads,
+    )
+    if damaged >= 0:
+        raise base.snapshot.section(VECTORS).damaged_block(damaged)
+    return out
+
+
+def search_delta(view: View, queries: Buffer, n_queries: int, request: Request, threads: int) -> TopK | None:
+    """Search the delta; None when it has no record."""
+    delta = view.delta
+    if delta is None or delta.n_live == 0:
+        return None
+    return delta.search(
+        queries,
+        n_queries,
+        request.k,
+        metric_tag=view.base.snapshot.metric,
+        condition=request.condition,
+        max_distance=request.max_distance,
+        threads=threads,
+    )
+
+
+def search(view: View, queries: Buffer, n_queries: int, request: Request, threads: int) -> list[list[Hit]]:
+    """Return the hits of each query.
+
+    Args:
+        view: what to search.
+        queries: f32[n_queries, dim], C-contiguous and finite.
+        n_queries: the number of queries.
+        request: k and the rest.
+        threads: threads to use.
+
+    Raises:
+        DamagedError: a block of the file that the answer depends on is damaged.
+    """
+    base_out = search_base(view, queries, n_queries, request, threads)
+    delta_out = search_delta(view, queries, n_queries, request, threads)
+    if delta_out is None:
+        if base_out is None:
+            return [[] for _ in range(n_queries)]
+        return [_base_hits(view, base_out, query) for query in range(n_queries)]
+    return [_merged_hits(view, base_out, delta_out, query, request.k) for query in range(n_queries)]
+
+
+def _base_hits(view: View, out: TopK, query: int) -> list[Hit]:
+    snapshot = view.base.snapshot
+    start = query * out.k
+    stop = start + out.counts[query]
+    rows = out.rows[start:stop]
+    return [
+        make_hit(record_id, distance, snapshot, row)
+        for record_id, distance, row in zip(
+            map(snapshot.id_at, rows), out.distances[start:stop], rows, strict=True
+        )
+    ]
+
+
+def _merged_hits(view: View, base_out: TopK | None, delta_out: TopK, query: int, k: int) -> list[Hit]:
+    delta = view.delta
+    assert delta is not None
+    start = query * delta_out.k
+    stop = start + delta_out.counts[query]
+    # Places are distinct, so the comparison never gets beyond them.
+    found = [
+        (distance, int(delta.places[row]), row, True)
+        for distance, row in zip(delta_out.distances[start:stop], delta_out.rows[start:stop], strict=True)
+    ]
+    if base_out is not None:
+        start = query * base_out.k
+        stop = start + base_out.counts[query]
+        found += [
+            (distance, row, row, False)
+            for distance, row in zip(base_out.distances[start:stop], base_out.rows[start:stop], strict=True)
+        ]
+        found.sort()
+        del found[k:]
+    snapshot = view.base.snapshot
+    return [
+        make_hit(delta.id_at(row), distance, delta, row)
+        if in_delta
+        else make_hit(snapshot.id_at(row), distance, snapshot, row)
+        for distance, _, row, in_delta in found
+    ]

@@ -1,0 +1,81 @@
+"""`View`: what a database holds at one moment, as every search, read and fold sees it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from iqdb_core.delta import DeltaView
+    from iqdb_core.filters import Filter
+    from iqdb_core.index.protocol import Buffer, Index
+    from iqdb_core.storage.snapshot import Snapshot, VectorBlock
+
+_CACHED_MASKS = 8
+
+
+class Base:
+    """A snapshot with what is derived from it and shared by all views on it."""
+
+    __slots__ = ("_masks", "_vectors", "index", "snapshot")
+
+    def __init__(self, snapshot: Snapshot, index: Index) -> None:
+        self.snapshot = snapshot
+        self.index = index
+        self._vectors: VectorBlock | None = None
+        self._masks: dict[Filter, bytearray] = {}
+
+    def vectors(self) -> VectorBlock:
+        """Return the vectors as kernels take them."""
+        block = self._vectors
+        if block is None:
+            block = self._vectors = self.snapshot.vectors()
+        return block
+
+    def mask(self, condition: Filter) -> bytearray:
+        """Return the bitmap of the snapshot's rows that meet a filter; it must not be changed.
+
+        The masks of the last few filters are kept, since the snapshot never changes.
+        """
+        found = self._masks.get(condition)
+        if found is None:
+            from iqdb_core.filter_masks import snapshot_mask
+
+            found = snapshot_mask(self.snapshot, condition)
+            # A new dict each time: another thread may be reading the old one.
+            kept = list(self._masks.items())[1 - _CACHED_MASKS :]
+            self._masks = dict([*kept, (condition, found)])
+        return found
+
+
+class View:
+    """An immutable state: a snapshot, which of its rows are still seen, and the delta.
+
+    Attributes:
+        base: the snapshot.
+        live: bitmap of the snapshot's rows that are still seen, or None when all are.
+        delta: the rows written since, or None when there are none.
+        n_base: snapshot rows that are still seen.
+        n_records: records in all.
+        leases: searches and other readers at work on this view; guarded by the store.
+    """
+
+    __slots__ = ("base", "delta", "leases", "live", "n_base", "n_records")
+
+    def __init__(self, base: Base, live: bytearray | None, n_base: int, delta: DeltaView | None) -> None:
+        self.base = base
+        self.live = live
+        self.delta = delta
+        self.n_base = n_base
+        self.n_records = n_base + (delta.n_live if delta is not None else 0)
+        self.leases = 0
+
+    def base_candidates(self, condition: Filter | None) -> Buffer | None:
+        """Return the bitmap of the snapshot's rows that are seen and meet the filter; None = all."""
+        if condition is None:
+            return self.live
+        mask = self.base.mask(condition)
+        if self.live is None:
+            return mask
+        import numpy as np
+
+        return np.frombuffer(mask, np.uint8) & np.frombuffer(self.live, np.uint8)
