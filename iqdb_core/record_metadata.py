@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-from array import array
 from dataclasses import dataclass
-from itertools import chain
-from operator import itemgetter
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
 from iqdb_core.column_type import ColumnType
-from iqdb_core.errors import InvalidMetadataError
-from iqdb_core.record_ids import Where, place
 from iqdb_core.record_strings import StringValues
 from iqdb_core.types import (
-    MAX_KEY_BYTES,
-    MAX_KEYS_PER_RECORD,
-    MAX_STRING_BYTES,
+    MAX_METADATA_WEIGHT,
     Metadata,
     MetadataValue,
-    validate_metadata,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
+    from iqdb_core.record_ids import Where
+
 Values: TypeAlias = "NDArray[Any] | StringValues"
 
-MAX_RECORD_WEIGHT = 64 << 20
-"""The most metadata, by `MetadataColumns.weights`, that one record may have."""
-
 _CELL_WEIGHT = 16
-_ABSENT: Any = object()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +58,6 @@ class Column:
 
 
 _ColumnKey: TypeAlias = "tuple[str, ColumnType]"
-_DTYPES = {ColumnType.NULL: np.bool_, ColumnType.BOOL: np.bool_, ColumnType.INT64: np.int64}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,15 +117,39 @@ class MetadataColumns:
             InvalidMetadataError: a key or value is something else or too large; it names the first
                 such record.
         """
-        try:
-            columns = _transpose(rows)
-        except _NotPlainError:
-            plain = []
-            for row, value in enumerate(rows):
-                plain.append(validate_metadata(value, place(where, row)))
-                _check_weight(plain[-1], place(where, row))
-            columns = _transpose(plain)
-        return columns
+        from iqdb_core.record_mappings import metadata_from_mappings
+
+        return metadata_from_mappings(rows, where)
+
+    @classmethod
+    def from_arrow(
+        cls,
+        columns: Sequence[tuple[str, Any] | tuple[str, Any, ColumnType]],
+        n_rows: int,
+        *,
+        nulls: Literal["null", "absent"] = "null",
+        has_metadata: NDArray[np.bool_] | None = None,
+        where: Where = "",
+    ) -> MetadataColumns:
+        """Convert Arrow columns; all values become int64, float64, bool or UTF-8.
+
+        Args:
+            columns: pairs of key and Arrow array or chunked array of `n_rows`: integers of every width,
+                floats, bool, every kind of string, null, and dictionaries of these. A third item says
+                which type the values must have. `ColumnType.NULL` there means that the array is bool
+                and true where the value is an explicit None; elsewhere the key is absent. A key may
+                occur in several items, but with no more than one value a row.
+            n_rows: the number of records.
+            nulls: what a null cell means: an explicit None ("null"), or that the key is absent.
+            has_metadata: bool[n_rows], which records have a mapping; None when all have.
+            where: names the records in an error: a prefix, or a function of the row.
+
+        Raises:
+            InvalidMetadataError: a column has another type, or a value breaks the rules.
+        """
+        from iqdb_core.record_arrow import metadata_from_arrow
+
+        return metadata_from_arrow(columns, n_rows, nulls=nulls, has_metadata=has_metadata, where=where)
 
     def __len__(self) -> int:
         return self.n_rows
@@ -244,6 +257,16 @@ class MetadataColumns:
                 weights[column.rows] += cells
         return weights
 
+    @property
+    def may_be_too_heavy(self) -> bool:
+        """False when no record can weigh more than one may, because all together do not."""
+        total = 0
+        for column in self.columns:
+            total += len(column) * (_CELL_WEIGHT + 4 * len(column.key))
+            if isinstance(column.values, StringValues):
+                total += len(column.values.data)
+        return total > MAX_METADATA_WEIGHT
+
     def hash(self, out: NDArray[np.uint64]) -> None:
         """Write the content digest's hashes of the mappings to `out`, u64[n_rows, 2]."""
         from iqdb_core import _kernels
@@ -290,154 +313,3 @@ def _rows_from(first: int, n_rows: int, column: Column) -> NDArray[np.uint32]:
     if column.rows is None:
         return np.arange(first, first + n_rows, dtype=np.uint32)
     return column.rows + np.uint32(first)
-
-
-# --- From mappings to columns -------------------------------------------------------------------
-
-
-class _NotPlainError(Exception):
-    """Something is not plainly valid; whether it is wrong, and where, is for the slow pass to say."""
-
-
-def _transpose(rows: Sequence[Any]) -> MetadataColumns:
-    """Build columns from dicts, with as few steps per value in Python as possible."""
-    n_rows = len(rows)
-    types = set(map(type, rows))
-    has: NDArray[np.bool_] | None = None
-    present: Sequence[dict[str, Any]] = rows
-    numbers: NDArray[np.uint32] | None = None
-    if not types <= {dict}:
-        if not types <= {dict, type(None)}:
-            raise _NotPlainError
-        has = np.fromiter([row is not None for row in rows], np.bool_, n_rows)
-        present = [row for row in rows if row is not None]
-        numbers = np.flatnonzero(has).astype(np.uint32)
-    if not present:
-        return MetadataColumns.build(n_rows, has, ())
-    keys = set(chain.from_iterable(present))
-    _check_keys(keys, max(map(len, present)))
-    columns: list[Column] = []
-    for key, cells, where in _cells(present, keys):
-        if where is None:
-            where_rows = numbers
-        else:
-            indices = np.array(where, np.uint32)
-            where_rows = indices if numbers is None else numbers[indices]
-        columns.extend(_typed_columns(key, cells, where_rows))
-    result = MetadataColumns.build(n_rows, has, columns)
-    if _may_be_too_heavy(columns) and int(result.weights().max()) > MAX_RECORD_WEIGHT:
-        raise _NotPlainError
-    return result
-
-
-def _cells(
-    rows: Sequence[dict[str, Any]], keys: set[str]
-) -> Iterable[tuple[str, Sequence[Any], list[int] | None]]:
-    """Yield for each key its values and the rows that have one (None: all have)."""
-    n_cells = sum(map(len, rows))
-    if n_cells == len(rows) * len(keys):
-        for key in keys:
-            yield key, list(map(itemgetter(key), rows)), None
-    elif len(rows) * len(keys) <= 4 * n_cells:
-        for key in keys:
-            cells = [row.get(key, _ABSENT) for row in rows]
-            where = [index for index, value in enumerate(cells) if value is not _ABSENT]
-            if len(where) == len(cells):
-                yield key, cells, None
-            else:
-                yield key, [cells[index] for index in where], where
-    else:
-        # Few rows have any one key: go through the values, not through the rows for every key.
-        found: dict[str, tuple[list[Any], list[int]]] = {key: ([], []) for key in keys}
-        for index, row in enumerate(rows):
-            for key, value in row.items():
-                values, indices = found[key]
-                values.append(value)
-                indices.append(index)
-        for key, (values, indices) in found.items():
-            yield key, values, indices
-
-
-def _check_keys(keys: set[Any], most_keys: int) -> None:
-    if not set(map(type, keys)) <= {str} or most_keys > MAX_KEYS_PER_RECORD:
-        raise _NotPlainError
-    try:
-        sizes = [len(key.encode()) for key in keys]
-    except UnicodeEncodeError:
-        raise _NotPlainError from None
-    if max(sizes, default=0) > MAX_KEY_BYTES:
-        raise _NotPlainError
-
-
-def _nulls(values: Sequence[Any]) -> Values:
-    return np.zeros(len(values), np.bool_)
-
-
-def _bools(values: Sequence[Any]) -> Values:
-    return np.frombuffer(bytes(values), np.bool_)
-
-
-def _int64s(values: Sequence[Any]) -> Values:
-    try:
-        return np.frombuffer(array("q", values), np.int64)
-    except OverflowError:
-        raise _NotPlainError from None
-
-
-def _float64s(values: Sequence[Any]) -> Values:
-    return np.frombuffer(array("d", values), np.float64)
-
-
-def _strings(values: Sequence[Any]) -> Values:
-    try:
-        strings = StringValues.from_str(values)
-    except UnicodeEncodeError:
-        raise _NotPlainError from None
-    if len(strings.data) > MAX_STRING_BYTES and int(strings.lengths.max()) > MAX_STRING_BYTES:
-        raise _NotPlainError
-    return strings
-
-
-_READERS: dict[type, tuple[ColumnType, Callable[[Sequence[Any]], Values]]] = {
-    type(None): (ColumnType.NULL, _nulls),
-    bool: (ColumnType.BOOL, _bools),
-    int: (ColumnType.INT64, _int64s),
-    float: (ColumnType.FLOAT64, _float64s),
-    str: (ColumnType.STRING, _strings),
-}
-
-
-def _typed_columns(key: str, cells: Sequence[Any], rows: NDArray[np.uint32] | None) -> list[Column]:
-    """Split the values of one key by their types."""
-    types = set(map(type, cells))
-    if not types <= _READERS.keys():
-        raise _NotPlainError
-    if len(types) == 1:
-        type_, read = _READERS[types.pop()]
-        return [Column(key, type_, rows, read(cells))]
-    columns = []
-    for kind in types:
-        type_, read = _READERS[kind]
-        where = np.array([index for index, value in enumerate(cells) if type(value) is kind], np.uint32)
-        values = read([value for value in cells if type(value) is kind])
-        columns.append(Column(key, type_, where if rows is None else rows[where], values))
-    return columns
-
-
-def _may_be_too_heavy(columns: Iterable[Column]) -> bool:
-    """Return whether all records together weigh more than one may."""
-    total = 0
-    for column in columns:
-        total += len(column) * (_CELL_WEIGHT + 4 * len(column.key))
-        if isinstance(column.values, StringValues):
-            total += len(column.values.data)
-    return total > MAX_RECORD_WEIGHT
-
-
-def _check_weight(row: Mapping[str, MetadataValue] | None, where: str) -> None:
-    weight = 0
-    for key, value in (row or {}).items():
-        weight += _CELL_WEIGHT + len(key.encode()) + (len(value.encode()) if isinstance(value, str) else 0)
-    if weight > MAX_RECORD_WEIGHT:
-        reason = f"the record's metadata takes {weight} bytes, the limit is {MAX_RECORD_WEIGHT}"
-        raise InvalidMetadataError(None, reason, where=where)

@@ -9,7 +9,7 @@ import numpy as np
 
 from iqdb_core.column_type import ColumnType
 from iqdb_core.record_ids import Ids, Where, place
-from iqdb_core.record_metadata import MAX_RECORD_WEIGHT, Column, MetadataColumns, Values
+from iqdb_core.record_metadata import Column, MetadataColumns, Values
 from iqdb_core.record_strings import StringValues
 
 if TYPE_CHECKING:
@@ -77,7 +77,6 @@ class RecordBatch:
 
 
 __all__ = [
-    "MAX_RECORD_WEIGHT",
     "Column",
     "ColumnType",
     "Ids",

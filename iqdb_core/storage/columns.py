@@ -110,7 +110,7 @@ HAS_ALL, HAS_BITMAP, HAS_NONE = 0, 1, 2
 PLAIN, DICTIONARY = 0, 1
 """Encodings."""
 
-MAX_GROUP_WEIGHT = MAX_FRAME_BYTES
+MAX_BLOB_WEIGHT = MAX_FRAME_BYTES
 """The most that the weights of a group's rows may add up to; bounds what decoding allocates."""
 
 _NULL, _BOOL, _INT64, _FLOAT64, _STRING = (int(type_) for type_ in ColumnType)
@@ -148,7 +148,7 @@ def encode_group(columns: MetadataColumns) -> bytes:
     """Return the blob that holds the metadata of 1..16384 records.
 
     Raises:
-        BatchTooLargeError: the records weigh more than `MAX_GROUP_WEIGHT` together.
+        BatchTooLargeError: the records weigh more than `MAX_BLOB_WEIGHT` together.
     """
     # The encoder works on arrays; a reader of single rows must not have to import NumPy.
     from iqdb_core.storage.columns_writer import encode_group as encode
@@ -339,7 +339,7 @@ class GroupView:
     """Reads one group out of its bytes, row by row without NumPy or as columns with it.
 
     The bytes may be hostile: whatever they are, every method returns or raises `StructureError`, and
-    allocates no more than a small multiple of the blob's size (of `MAX_GROUP_WEIGHT` in `to_columns`,
+    allocates no more than a small multiple of the blob's size (of `MAX_BLOB_WEIGHT` in `to_columns`,
     for a dictionary's entries are repeated there). The buffer is used in place and must not change.
 
     Attributes:

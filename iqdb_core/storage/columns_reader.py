@@ -14,7 +14,7 @@ from iqdb_core.storage.columns import (
     ALL,
     BITMAP,
     DICTIONARY,
-    MAX_GROUP_WEIGHT,
+    MAX_BLOB_WEIGHT,
     ColumnView,
     GroupView,
 )
@@ -154,8 +154,8 @@ def _check_strings(view: ColumnView, values: StringValues | DictionaryValues, we
         weight += int(lengths[values.codes].sum())
     else:
         weight += len(strings.data)
-    if weight > MAX_GROUP_WEIGHT:
-        raise view.damaged("values", f"strings of at most {MAX_GROUP_WEIGHT} bytes in a group", weight)
+    if weight > MAX_BLOB_WEIGHT:
+        raise view.damaged("values", f"strings of at most {MAX_BLOB_WEIGHT} bytes in a group", weight)
     return weight
 
 

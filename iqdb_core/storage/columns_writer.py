@@ -20,7 +20,7 @@ from iqdb_core.storage.columns import (
     HAS_ALL,
     HAS_BITMAP,
     HAS_NONE,
-    MAX_GROUP_WEIGHT,
+    MAX_BLOB_WEIGHT,
     PLAIN,
     pad8,
     presence_of,
@@ -40,8 +40,8 @@ def encode_group(columns: MetadataColumns) -> bytes:
     n_rows = columns.n_rows
     assert 0 < n_rows <= GROUP_ROWS
     weight = _weight(columns)
-    if weight > MAX_GROUP_WEIGHT:
-        raise BatchTooLargeError(weight, MAX_GROUP_WEIGHT)
+    if weight > MAX_BLOB_WEIGHT:
+        raise BatchTooLargeError(weight, MAX_BLOB_WEIGHT)
     keys = {column.key: column.key.encode() for column in columns.columns}
     key_offsets = {}
     offset = GROUP_HEADER_BYTES + COLUMN_ENTRY_BYTES * len(columns.columns)
