@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "bindings.hpp"
 #include "buffers.hpp"
 #include "checksum.hpp"
 #include "dispatch.hpp"
@@ -195,12 +196,6 @@ Returns:
   m.def("check_finite", &check_finite, "x"_a,
         "The index of the first infinity or NaN among the float32 items of `x`, or -1.");
 }
-
-// ---- bytes: checksums, hashes, ids, strings, JSON -------------------------------------------
-
-void bind_bytes(nb::module_& m) { (void)m; }
-
-// ---------------------------------------------------------------------------------------------
 
 }  // namespace
 }  // namespace iqdb

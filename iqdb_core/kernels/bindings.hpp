@@ -1,0 +1,11 @@
+// The parts of the Python module, each bound in its own file.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+namespace iqdb {
+
+void bind_bytes(nanobind::module_& m);
+void bind_jsonl(nanobind::module_& m);
+
+}  // namespace iqdb
