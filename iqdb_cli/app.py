@@ -43,9 +43,9 @@ COMMANDS: dict[str, CommandEntry] = {
 class Command(TyperCommand):
     """One command: plain help, and conversion that imports nothing."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        use_plain_conversion(self.params)
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return all parameters, `--help` among them."""
+        return use_plain_conversion(super().get_params(ctx))
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return `[OPTIONS] DB [ID]...`, as manuals write it."""
@@ -60,9 +60,9 @@ class Command(TyperCommand):
 class CommandGroup(TyperGroup):
     """The commands by name, each loaded when it is asked for."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        use_plain_conversion(self.params)
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return all parameters, `--help` and those for completion among them."""
+        return use_plain_conversion(super().get_params(ctx))
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - click's interface
         """Return the names of all commands, importing none."""
@@ -96,7 +96,7 @@ class CommandGroup(TyperGroup):
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
         """Complete command names and options, importing no command."""
-        from typer.core import CompletionItem
+        from typer.core import CompletionItem  # type: ignore[attr-defined] # click's own or typer's copy
 
         names = [
             CompletionItem(name, help=entry.summary)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Iterable
 from typing import Any, get_args, get_origin
 
 import typer
@@ -38,20 +37,23 @@ class Conversion:
             else:
                 converted = self.item(value)
         except ValueError:
-            raise typer.BadParameter(f"{value!r} is not {_expected(self.item)}", ctx=ctx, param=param) from None
+            raise typer.BadParameter(
+                f"{value!r} is not {_expected(self.item)}", ctx=ctx, param=param
+            ) from None
         _check_range(converted, param, ctx)
         return converted
 
 
-def use_plain_conversion(params: Iterable[Any]) -> None:
-    """Let parameters be converted here where their type is one of ours."""
+def use_plain_conversion(params: list[Any]) -> list[Any]:
+    """Let parameters be converted here where their type is one of ours; return the same list."""
     for param in params:
-        if not hasattr(param, "_runtime_param"):
+        if getattr(param, "_runtime_param", False) is not None:
             continue
         annotation = param.type_descriptor.annotation
         item = get_args(annotation)[0] if get_origin(annotation) is list else annotation
         if isinstance(item, type) and (item in {str, int, float, bool} or issubclass(item, enum.Enum)):
             param._runtime_param = Conversion(annotation)  # noqa: SLF001 - see the module's docstring
+    return params
 
 
 def _parse_bool(value: Any) -> bool:

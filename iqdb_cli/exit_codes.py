@@ -32,7 +32,10 @@ class ExitStatus(enum.IntEnum):
 EXIT_STATUSES: tuple[tuple[ExitStatus, str], ...] = (
     (ExitStatus.DONE, "Done; also when the reader of a pipe has seen enough, as with | head."),
     (ExitStatus.UNEXPECTED, "Something unexpected: a defect of iqdb, or memory ran out."),
-    (ExitStatus.USAGE, "Wrong usage: an unknown option, a setting out of range, a filter that does not parse."),
+    (
+        ExitStatus.USAGE,
+        "Wrong usage: an unknown option, a setting out of range, a filter that does not parse.",
+    ),
     (ExitStatus.NOT_FOUND, "Not found: the database, a source file, or an id."),
     (ExitStatus.BAD_INPUT, "Bad input: vectors, ids, metadata or a file that cannot be taken."),
     (ExitStatus.LOCKED, "Locked: another process is writing to the database."),
@@ -162,7 +165,7 @@ def _report_usage(error: BaseException) -> int:
         return ExitStatus.USAGE
     # Choices come one a line from typer; an error is a line.
     message = " ".join(message.split())
-    note(f"{command}: {message[:1].lower()}{message[1:]}\nTry \"{command} --help\".")
+    note(f'{command}: {message[:1].lower()}{message[1:]}\nTry "{command} --help".')
     return ExitStatus.USAGE
 
 

@@ -14,6 +14,7 @@ from iqdb_cli.output import Output, OutputFormat
 
 if TYPE_CHECKING:
     from iqdb_core.hits import Hit
+    from iqdb_core.types import MetadataValue
 
 
 class HitWriter(ABC):
@@ -23,7 +24,10 @@ class HitWriter(ABC):
         out: where the results go.
         with_metadata: whether metadata is written; if not, none is decoded.
         with_vectors: whether `write` is given vectors.
+        columns: the metadata keys that are written, in this order; None is all.
     """
+
+    columns: Sequence[str] | None = None
 
     def __init__(self, out: Output, *, with_metadata: bool, with_vectors: bool) -> None:
         self.out = out
@@ -37,6 +41,13 @@ class HitWriter(ABC):
     def finish(self) -> None:
         """Write what needs the end of the results to be known. Not called after an error."""
         return
+
+    def metadata_of(self, hit: Hit) -> dict[str, MetadataValue] | None:
+        """Return the part of a hit's metadata that is written."""
+        metadata = hit.metadata
+        if metadata is None or self.columns is None:
+            return metadata
+        return {key: metadata[key] for key in self.columns if key in metadata}
 
 
 class JsonLinesWriter(HitWriter):
@@ -52,7 +63,7 @@ class JsonLinesWriter(HitWriter):
                 "distance": hit.distance,
             }
             if self.with_metadata:
-                fields["metadata"] = metadata_to_json(hit.metadata)
+                fields["metadata"] = metadata_to_json(self.metadata_of(hit))
             line = to_json(fields)
             if self.with_vectors:
                 line = f'{line[:-1]}, "vector": {vector_json(vectors[rank - 1])}}}'
@@ -78,7 +89,7 @@ class CsvWriter(HitWriter):
         for rank, hit in enumerate(hits, 1):
             cells = [query, rank, format_id(hit.id), repr(hit.distance)]
             if self.with_metadata:
-                metadata = metadata_to_json(hit.metadata)
+                metadata = metadata_to_json(self.metadata_of(hit))
                 cells.append("" if metadata is None else to_json(metadata))
             if self.with_vectors:
                 cells.append(vector_json(vectors[rank - 1]))
@@ -98,7 +109,7 @@ class NpyWriter(HitWriter):
     """
 
     _ROW = struct.Struct("<IIQd")
-    _DTYPE = [("query", "<u4"), ("rank", "<u4"), ("id", "<u8"), ("distance", "<f8")]
+    _DTYPE = (("query", "<u4"), ("rank", "<u4"), ("id", "<u8"), ("distance", "<f8"))
 
     def __init__(self, out: Output, *, with_metadata: bool, with_vectors: bool) -> None:
         super().__init__(out, with_metadata=with_metadata, with_vectors=with_vectors)
@@ -111,9 +122,7 @@ class NpyWriter(HitWriter):
         del vectors
         for rank, hit in enumerate(hits, 1):
             if not isinstance(hit.id, int):
-                raise UsageError(
-                    f"--format npy needs integer ids, found {format_id(hit.id)}; use jsonl, csv, parquet or arrow"
-                )
+                raise UsageError(f"npy holds integer ids only, not {format_id(hit.id)}; use another --format")
             self._rows += self._ROW.pack(query, rank, hit.id, hit.distance)
 
     def finish(self) -> None:
@@ -122,7 +131,14 @@ class NpyWriter(HitWriter):
         self.out.write(self._rows)
 
 
-def hit_writer(output_format: OutputFormat, out: Output, *, with_metadata: bool, with_vectors: bool) -> HitWriter:
+def hit_writer(
+    output_format: OutputFormat,
+    out: Output,
+    *,
+    with_metadata: bool = True,
+    with_vectors: bool = False,
+    columns: Sequence[str] | None = None,
+) -> HitWriter:
     """Return the writer of a format. Only what the format needs is imported."""
     writer: type[HitWriter]
     if output_format is OutputFormat.JSONL:
@@ -132,16 +148,21 @@ def hit_writer(output_format: OutputFormat, out: Output, *, with_metadata: bool,
     elif output_format is OutputFormat.NPY:
         writer = NpyWriter
     elif output_format is OutputFormat.TABLE:
-        from iqdb_cli.table import TableWriter as writer
+        from iqdb_cli.table import TableWriter
+
+        writer = TableWriter
     else:
         from iqdb_cli.output_arrow import ARROW_WRITERS
 
         writer = ARROW_WRITERS[output_format]
-    return writer(out, with_metadata=with_metadata, with_vectors=with_vectors)
+    made = writer(out, with_metadata=with_metadata, with_vectors=with_vectors)
+    made.columns = columns
+    return made
 
 
 def vector_json(vector: bytes) -> str:
     """Return float32 bytes as a JSON array; each number is the shortest that reads back as the same."""
     from iqdb_core import _kernels
 
-    return _kernels.format_f32_json(memoryview(vector).cast("f")).decode("ascii")
+    text: bytes = _kernels.format_f32_json(memoryview(vector).cast("f"))
+    return text.decode("ascii")

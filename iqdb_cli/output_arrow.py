@@ -37,7 +37,7 @@ class _ColumnWriter(HitWriter):
             self._ids.append(hit.id)
             self._distances.append(hit.distance)
             if self.with_metadata:
-                metadata = metadata_to_json(hit.metadata)
+                metadata = metadata_to_json(self.metadata_of(hit))
                 self._metadata.append(None if metadata is None else to_json(metadata))
         for vector in vectors:
             self._vectors += vector

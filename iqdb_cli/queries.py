@@ -19,10 +19,10 @@ _VECTOR_FIELDS = ("vector", "embedding")
 
 
 class QueryBatch(NamedTuple):
-    """Some queries in a row: `values` holds `count` x dim float32; `first` is the number of the first."""
+    """Some queries in a row: `values` holds `n_queries` x dim float32; `first` is the number of the first."""
 
     values: array[float]
-    count: int
+    n_queries: int
     first: int
 
 
@@ -83,14 +83,17 @@ def _read_npy(source: ByteSource, dim: int, limit: int) -> Iterator[QueryBatch]:
             raise BadInputError(source.name, "holds no vectors (it has 0 rows)")
         if header.dim != dim:
             raise DimensionMismatchError(dim, header.dim, where=source.name)
-        blocks = _npy_by_columns(source, header) if header.fortran_order else _npy_by_rows(source, header, limit)
+        blocks = (
+            _npy_by_columns(source, header) if header.fortran_order else _npy_by_rows(source, header, limit)
+        )
         first = 0
         for values in blocks:
             _check_rows(values, dim, source.name, first)
             yield QueryBatch(values, len(values) // dim, first)
             first += len(values) // dim
-        if source.read(1):
-            raise NpyHeaderError(f"has more bytes than the {header.data_bytes} that its header declares")
+        # A pipe shows only here that it holds more than its header declares.
+        source.read(1)
+        header.check_data_bytes(source.offset - header.data_offset)
     except NpyHeaderError as error:
         raise BadInputError(source.name, str(error)) from None
 

@@ -1,15 +1,15 @@
-"""Tables for a terminal. This module imports rich."""
+"""Tables for a terminal.
+
+Of rich only the width of characters is used: its tables take longer to import than a search takes.
+"""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from rich.cells import cell_len, set_cell_size
 
 from iqdb_cli import terminal
 from iqdb_cli.hit_formats import HitWriter
@@ -23,9 +23,25 @@ if TYPE_CHECKING:
 # Metadata gets columns of its own while each has this much room; else it is one column of key=value.
 MIN_COLUMN_WIDTH = 8
 MAX_METADATA_COLUMNS = 6
+MAX_ID_WIDTH = 24
 # No cell shows more than this, and rich need not measure a text of megabytes.
 MAX_CELL_CHARS = 400
+_GAP = 2
 _SHOWN_COMPONENTS = 3
+
+
+class Column(NamedTuple):
+    """A column before its width is known. One that may not be cut is as wide as its widest cell."""
+
+    name: str
+    cells: Sequence[str]
+    right: bool = False
+    may_be_cut: bool = False
+
+    @property
+    def natural_width(self) -> int:
+        """The width that shows everything."""
+        return max(map(cell_len, (self.name, *self.cells)))
 
 
 class TableWriter(HitWriter):
@@ -51,104 +67,142 @@ class TableWriter(HitWriter):
     def _show(self, query: int, hits: Sequence[Hit], vectors: Sequence[bytes]) -> None:
         if not self._single:
             self.out.write_line(f"query {query}")
-        if not hits:
-            self.out.write_line("no hits")
+        if hits:
+            self.out.write_line(
+                record_table(
+                    [hit.id for hit in hits],
+                    [self.metadata_of(hit) if self.with_metadata else None for hit in hits],
+                    vectors,
+                    [hit.distance for hit in hits],
+                )
+            )
         else:
-            extra = {"distance": distance_cells([hit.distance for hit in hits])}
-            records = [
-                (hit.id, hit.metadata if self.with_metadata else None, vectors[i] if vectors else None)
-                for i, hit in enumerate(hits)
-            ]
-            self.out.write_line(record_table(records, extra).rstrip("\n"))
+            self.out.write_line("no hits")
         if not self._single:
             self.out.write_line("")
 
 
 def record_table(
-    records: Sequence[tuple[VectorId, Mapping[str, MetadataValue] | None, bytes | None]],
-    extra: Mapping[str, Sequence[str]] | None = None,
+    ids: Sequence[VectorId],
+    metadata: Sequence[Mapping[str, MetadataValue] | None],
+    vectors: Sequence[bytes] = (),
+    distances: Sequence[float] = (),
 ) -> str:
-    """Return a table of records: id, numeric columns of the caller's, vector if there is one, metadata."""
+    """Return a table of records, at most as wide as the terminal.
+
+    Args:
+        ids: the ids of the records, at least one.
+        metadata: the metadata of each.
+        vectors: the float32 vector of each, or none of them.
+        distances: the distance of each, nearest first, which then are ranked; or none of them.
+    """
+    integers = all(isinstance(record_id, int) for record_id in ids)
+    columns = [Column("id", [cell(format_id(record_id), MAX_ID_WIDTH) for record_id in ids], right=integers)]
+    if distances:
+        ranks = [str(rank) for rank in range(1, len(distances) + 1)]
+        columns = [
+            Column("rank", ranks, right=True),
+            *columns,
+            Column("distance", distance_cells(distances), right=True),
+        ]
+    if vectors:
+        columns.append(Column("vector", [_vector_cell(vector) for vector in vectors]))
     width = terminal.width()
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, expand=False)
-    ids = [cell(format_id(record_id)) for record_id, _, _ in records]
-    integers = all(isinstance(record_id, int) for record_id, _, _ in records)
-    columns: list[tuple[str, Sequence[str]]] = [("id", ids)]
-    table.add_column("id", justify="right" if integers else "left", no_wrap=True, overflow="ellipsis")
-    for name, cells in (extra or {}).items():
-        table.add_column(name, justify="right", no_wrap=True, min_width=max(map(len, cells), default=0))
-        columns.append((name, cells))
-    if any(vector is not None for _, _, vector in records):
-        table.add_column("vector", no_wrap=True, overflow="ellipsis")
-        columns.append(("vector", [_vector_cell(vector) for _, _, vector in records]))
-    used = sum(2 + max(map(len, (name, *cells))) for name, cells in columns)
-    columns += _metadata_columns(table, [metadata for _, metadata, _ in records], width - used)
-    for row in zip(*(cells for _, cells in columns), strict=True):
-        table.add_row(*(Text(text) for text in row))
-    return render(table, width)
+    room = width - sum(column.natural_width + _GAP for column in columns) + _GAP
+    columns += _metadata_columns(metadata, room)
+    return _render_columns(columns, width)
 
 
-def _metadata_columns(
-    table: Table, all_metadata: Sequence[Mapping[str, MetadataValue] | None], room: int
-) -> list[tuple[str, Sequence[str]]]:
+def _metadata_columns(all_metadata: Sequence[Mapping[str, MetadataValue] | None], room: int) -> list[Column]:
     keys = list(dict.fromkeys(key for metadata in all_metadata for key in metadata or ()))
     if not keys:
         return []
-    fits = len(keys) <= MAX_METADATA_COLUMNS and all(len(key) <= 2 * MIN_COLUMN_WIDTH for key in keys)
-    if fits and room >= len(keys) * (MIN_COLUMN_WIDTH + 2):
-        columns = []
-        for key in keys:
-            values = [None if metadata is None else metadata.get(key, "") for metadata in all_metadata]
-            numeric = all(value in ("", None) or type(value) in {int, float} for value in values)
-            table.add_column(
-                Text(cell(key)), justify="right" if numeric else "left", no_wrap=True, overflow="ellipsis"
-            )
-            columns.append((key, [cell(_value_text(value)) for value in values]))
-        return columns
-    table.add_column("metadata", no_wrap=True, overflow="ellipsis")
-    return [("metadata", [cell(_pairs(metadata)) for metadata in all_metadata])]
+    if len(keys) <= MAX_METADATA_COLUMNS:
+        columns = [_metadata_column(key, all_metadata) for key in keys]
+        if sum(_GAP + min(column.natural_width, MIN_COLUMN_WIDTH) for column in columns) <= room:
+            return columns
+    return [Column("metadata", [cell(_pairs(metadata)) for metadata in all_metadata], may_be_cut=True)]
 
 
-def key_value_table(rows: Iterable[Sequence[str]], *, right: Sequence[int] = (), header: Sequence[str] = ()) -> str:
-    """Return aligned rows without rules; the columns in `right` are numbers."""
-    table = Table(box=None, pad_edge=False, show_header=bool(header), padding=(0, 2, 0, 0))
-    first, *rest = [list(row) for row in rows]
-    for i in range(len(first)):
-        table.add_column(
-            header[i] if header else "", justify="right" if i in right else "left", overflow="fold"
-        )
-    for row in [first, *rest]:
-        table.add_row(*(Text(terminal.printable(text)) for text in row))
-    return render(table, terminal.width())
+def _metadata_column(key: str, all_metadata: Sequence[Mapping[str, MetadataValue] | None]) -> Column:
+    values = [metadata[key] for metadata in all_metadata if metadata and key in metadata]
+    return Column(
+        cell(key),
+        [
+            cell(value_text(metadata[key])) if metadata and key in metadata else ""
+            for metadata in all_metadata
+        ],
+        right=all(type(value) in {int, float} for value in values),
+        may_be_cut=True,
+    )
 
 
-def render(table: Table, width: int) -> str:
-    """Return a table as text of at most `width` columns, in colour only on a terminal."""
-    colour = terminal.stdout_is_terminal()
-    console = Console(width=width, force_terminal=colour, no_color=None if colour else True, highlight=False)
-    with console.capture() as capture:
-        console.print(table)
-    # Trailing blanks only make a copied table wider.
-    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+def _render_columns(columns: Sequence[Column], width: int) -> str:
+    widths = _column_widths(columns, width)
+    heading = _line([column.name for column in columns], columns, widths)
+    # No line is longer than the rule, so that copying a table copies no blanks.
+    rule = "─" * min(width, sum(widths) + _GAP * (len(widths) - 1))
+    rows = zip(*(column.cells for column in columns), strict=True)
+    return "\n".join([terminal.bold(heading), rule, *(_line(row, columns, widths) for row in rows)])
 
 
-def cell(text: str) -> str:
+def _line(cells: Sequence[str], columns: Sequence[Column], widths: Sequence[int]) -> str:
+    parts = []
+    for text, column, width in zip(cells, columns, widths, strict=True):
+        shown = text if cell_len(text) <= width else set_cell_size(text, width - 1).rstrip() + "…"
+        blanks = " " * (width - cell_len(shown))
+        parts.append(blanks + shown if column.right else shown + blanks)
+    return (" " * _GAP).join(parts).rstrip()
+
+
+def _column_widths(columns: Sequence[Column], width: int) -> list[int]:
+    """Give columns that may be cut an equal share, and what narrow ones leave to the wide ones."""
+    widths = [column.natural_width for column in columns]
+    room = (
+        width
+        - _GAP * (len(columns) - 1)
+        - sum(widths[i] for i, column in enumerate(columns) if not column.may_be_cut)
+    )
+    flexible = sorted((i for i, column in enumerate(columns) if column.may_be_cut), key=lambda i: widths[i])
+    for position, i in enumerate(flexible):
+        share = max(1, room // (len(flexible) - position))
+        widths[i] = min(widths[i], share)
+        room -= widths[i]
+    return widths
+
+
+def aligned(rows: Iterable[Sequence[str]], *, right: Sequence[int] = (), indent: int = 0) -> list[str]:
+    """Return rows as lines with aligned columns; the columns in `right` are numbers."""
+    cells = [[terminal.printable(text) for text in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for row in cells:
+        padded = [
+            " " * (widths[i] - cell_len(text)) + text
+            if i in right
+            else text + " " * (widths[i] - cell_len(text))
+            for i, text in enumerate(row)
+        ]
+        lines.append((" " * indent + "  ".join(padded)).rstrip())
+    return lines
+
+
+def cell(text: str, limit: int = MAX_CELL_CHARS) -> str:
     """Return text that stays on one line and cannot steer the terminal."""
-    return terminal.printable(text[:MAX_CELL_CHARS].replace("\n", "\\n"))
+    shown = terminal.printable(text[: limit + 1].replace("\n", "\\n"))
+    return shown if len(text) <= limit else shown[: limit - 1] + "…"
 
 
 def distance_cells(distances: Sequence[float]) -> list[str]:
     """Return distances with the same number of decimals, so that they align at the point."""
-    whole = all(distance == int(distance) for distance in distances)
-    large = any(abs(distance) >= 1e9 for distance in distances)
-    return [f"{distance:.6g}" if large else f"{distance:.0f}" if whole else f"{distance:.6f}" for distance in distances]
+    if any(abs(distance) >= 1e9 for distance in distances):
+        return [f"{distance:.6e}" for distance in distances]
+    decimals = 0 if all(distance == int(distance) for distance in distances) else 6
+    return [f"{distance:.{decimals}f}" for distance in distances]
 
 
-def _pairs(metadata: Mapping[str, MetadataValue] | None) -> str:
-    return " ".join(f"{key}={_value_text(value)}" for key, value in (metadata or {}).items())
-
-
-def _value_text(value: MetadataValue) -> str:
+def value_text(value: MetadataValue) -> str:
+    """Return a metadata value as people read it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if value is None:
@@ -156,10 +210,12 @@ def _value_text(value: MetadataValue) -> str:
     return str(value)
 
 
-def _vector_cell(vector: bytes | None) -> str:
-    if vector is None:
-        return ""
+def _pairs(metadata: Mapping[str, MetadataValue] | None) -> str:
+    return " ".join(f"{key}={value_text(value)}" for key, value in (metadata or {}).items())
+
+
+def _vector_cell(vector: bytes) -> str:
     dim = len(vector) // 4
     shown = struct.unpack_from(f"={min(dim, _SHOWN_COMPONENTS)}f", vector)
     numbers = ", ".join(f"{value:.4g}" for value in shown)
-    return f"[{numbers}]" if dim <= _SHOWN_COMPONENTS else f"[{numbers}, ...] ({dim})"
+    return f"[{numbers}]" if dim <= _SHOWN_COMPONENTS else f"[{numbers}, …] ({dim})"

@@ -42,6 +42,13 @@ def width() -> int:
         return DEFAULT_WIDTH
 
 
+def bold(text: str) -> str:
+    """Return text that stands out on a terminal, and is as it was elsewhere (also with `NO_COLOR`)."""
+    if not stdout_is_terminal() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return text
+    return f"\x1b[1m{text}\x1b[0m"
+
+
 def note(text: str) -> None:
     """Write one message to stderr. Failing to is no failure of the command."""
     if sys.stderr is None:

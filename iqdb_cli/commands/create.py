@@ -34,7 +34,9 @@ def command(
     db: Database,
     dim: Annotated[
         int,
-        typer.Option("--dim", metavar="N", min=1, max=65_536, help="Vectors have N components.", show_default=False),
+        typer.Option(
+            "--dim", metavar="N", min=1, max=65_536, help="Vectors have N components.", show_default=False
+        ),
     ],
     metric: Annotated[
         DistanceMetric, typer.Option("--metric", help="The distance between two vectors; smaller is nearer.")
@@ -80,13 +82,13 @@ def command(
         index=index_config_from_dict({"kind": index.value}),
         compression=Compression.parse(compression),
         provenance={key: text for key, text in facts.items() if text is not None},
-        database_id=None if database_id is None else _parse_database_id(database_id),
+        database_id=None if database_id is None else parse_database_id(database_id),
     )
     Iqdb.create(db, config).close()
     terminal.note(f"{db}: created, {dim} dimensions, {metric.value}")
 
 
-def _parse_database_id(text: str) -> bytes:
+def parse_database_id(text: str) -> bytes:
     try:
         parsed = bytes.fromhex(text) if text.isalnum() else b""
     except ValueError:

@@ -35,7 +35,8 @@ def command(
         ),
     ] = None,
     missing_ok: Annotated[
-        bool, typer.Option("--missing-ok", help="Say nothing of ids that are not there, and exit with status 0.")
+        bool,
+        typer.Option("--missing-ok", help="Say nothing of ids that are not there, and exit with status 0."),
     ] = False,
     as_json: Json = False,
 ) -> int:

@@ -102,4 +102,5 @@ def _write_json(out: Output, record: Record) -> None:
 def _write_table(out: Output, records: Sequence[Record]) -> None:
     from iqdb_cli.table import record_table
 
-    out.write_line(record_table(records))
+    ids, metadata, vectors = zip(*records, strict=True)
+    out.write_line(record_table(ids, metadata, vectors))

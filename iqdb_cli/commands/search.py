@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
   iqdb search notes.iqdb query.npy
-  iqdb search notes.iqdb --like 42 --k 5 --filter "lang = 'en' and year >= 2020"
+  iqdb search notes.iqdb --like 42 --k 5 --filter "lang = 'en' and year > 2020"
   echo '[0.1, 0.7, 0.2]' | iqdb search notes.iqdb --k 3
   iqdb search notes.iqdb queries.npy --format parquet -o hits.parquet
 """
@@ -55,7 +55,8 @@ def command(
         ),
     ] = None,
     exclude_self: Annotated[
-        bool, typer.Option("--exclude-self", help="Leave the record that --like names out of its own results.")
+        bool,
+        typer.Option("--exclude-self", help="Leave the record that --like names out of its own results."),
     ] = False,
     filter_expression: Annotated[
         str | None,
@@ -78,6 +79,14 @@ def command(
     no_metadata: Annotated[
         bool, typer.Option("--no-metadata", help="Leave the metadata of the hits out.")
     ] = False,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            "--columns",
+            metavar="KEYS",
+            help="Write only these metadata keys, separated by commas, in this order.",
+        ),
+    ] = None,
     output_format: Annotated[
         OutputFormat | None,
         typer.Option(
@@ -113,6 +122,8 @@ def command(
             "no queries: stdin is a terminal\n"
             f'Try "iqdb search {db} query.npy", "iqdb search {db} --like ID" or "... | iqdb search {db}".'
         )
+    if no_metadata and columns is not None:
+        raise UsageError("--no-metadata and --columns exclude each other; give one of them")
     chosen = choose_format(output_format, output)
     with Iqdb.open_existing(db, read_only=True, threads=threads) as handle:
         if like:
@@ -123,19 +134,24 @@ def command(
             limit = max(1, _MAX_HITS_HELD // k)
             batches = read_queries(queries or "-", handle.dim, field=vector_field, limit=limit)
         with open_output(output, database=db) as out:
-            writer = hit_writer(chosen, out, with_metadata=not no_metadata, with_vectors=with_vectors)
+            writer = hit_writer(
+                chosen,
+                out,
+                with_metadata=not no_metadata,
+                with_vectors=with_vectors,
+                columns=None if columns is None else [key.strip() for key in columns.split(",")],
+            )
             for batch in batches:
                 results = handle.search_buffers(
                     batch.values,
-                    batch.count,
+                    batch.n_queries,
                     k + exclude_self,
                     filter=filter_expression,
                     exact=exact,
                     max_distance=max_distance,
                 )
-                for number, hits in enumerate(results, batch.first):
-                    if exclude_self:
-                        hits = _without(own_ids[number], hits)[:k]
+                for number, found in enumerate(results, batch.first):
+                    hits = _without(own_ids[number], found)[:k] if exclude_self else found
                     vectors = [_vector(handle, hit.id) for hit in hits] if with_vectors else []
                     writer.write(number, hits, vectors)
             writer.finish()
