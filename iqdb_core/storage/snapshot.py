@@ -470,14 +470,8 @@ class Snapshot:
     def _open_group(self, group: int) -> GroupView:
         from iqdb_core.storage.columns import GroupView
 
-        rows, offsets = self._bounds()
-        start, stop = offsets[group], offsets[group + 1]
-        data = self.section(META_DATA)
-
-        def read(first: int, last: int) -> memoryview:
-            return data.read(start + first, start + last)
-
-        view = GroupView(read, stop - start, self.path, f"metadata group {group}")
+        rows, _ = self._bounds()
+        view = GroupView(self.group_blob(group), self.path, f"metadata group {group}")
         if view.n_rows != rows[group + 1] - rows[group]:
             raise StructureError(
                 self.path, f"metadata group {group}", f"{rows[group + 1] - rows[group]} rows", view.n_rows
