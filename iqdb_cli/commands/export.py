@@ -1,0 +1,173 @@
+"""`iqdb export`."""
+
+from __future__ import annotations
+
+import enum
+import os
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from iqdb_cli import terminal
+from iqdb_cli.exit_codes import UsageError
+from iqdb_cli.options import Database
+from iqdb_cli.output import open_output
+from iqdb_core.database import Iqdb
+from iqdb_core.errors import DatabaseExistsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from iqdb_cli.exporters.survey import Survey
+    from iqdb_cli.output import Output
+    from iqdb_core.records import RecordBatch
+
+
+class ExportFormat(enum.Enum):
+    """How records are written."""
+
+    NPY = "npy"
+    PARQUET = "parquet"
+    JSONL = "jsonl"
+
+
+_FORMAT_OF_EXTENSION = {
+    ".npy": ExportFormat.NPY,
+    ".parquet": ExportFormat.PARQUET,
+    ".pq": ExportFormat.PARQUET,
+    ".jsonl": ExportFormat.JSONL,
+    ".ndjson": ExportFormat.JSONL,
+}
+_BATCH_BYTES = 16 * 1024 * 1024
+_MAX_BATCH_ROWS = 65_536
+
+EXAMPLES = """
+  iqdb export notes.iqdb -o notes.parquet
+  iqdb export notes.iqdb --filter "lang = 'en'" | head -n 3
+  iqdb export notes.iqdb -o vectors.npy --ids-out ids.npy --metadata-out metadata.jsonl
+"""
+
+
+def command(
+    db: Database,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write to FILE, which appears when all of it is written. The default is stdout, which is "
+            'also "-".',
+        ),
+    ] = None,
+    export_format: Annotated[
+        ExportFormat | None,
+        typer.Option(
+            "--format",
+            help="Write this format. The default is the extension of FILE, else jsonl. All three give an "
+            "import exactly the same records; npy needs --ids-out and --metadata-out for that.",
+        ),
+    ] = None,
+    filter_expression: Annotated[
+        str | None,
+        typer.Option("--filter", metavar="EXPR", help="Export only records whose metadata meets EXPR."),
+    ] = None,
+    ids_out: Annotated[
+        str | None,
+        typer.Option(
+            "--ids-out",
+            metavar="FILE",
+            help="With npy: write the ids to FILE, a .npy array if they are of one kind, or JSON lines.",
+        ),
+    ] = None,
+    metadata_out: Annotated[
+        str | None,
+        typer.Option(
+            "--metadata-out",
+            metavar="FILE",
+            help="With npy: write the metadata to FILE, JSON lines or .parquet, a line or row a record.",
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+) -> None:
+    """Export all records to .npy, Parquet or JSON lines.
+
+    Records come in the order in which they were inserted. An import of what was exported gives a
+    database with the same content digest: ids of all kinds, every bit of the vectors, and metadata with
+    its types, where an absent key, a null, an empty mapping and none at all stay four different things.
+    """
+    from iqdb_cli.exporters.survey import survey_of
+
+    chosen = _choose_format(export_format, output)
+    if (ids_out or metadata_out) and chosen is not ExportFormat.NPY:
+        raise UsageError(f"--ids-out and --metadata-out go with npy; {chosen.value} holds everything itself")
+    _check_targets([output, ids_out, metadata_out], force=force)
+    with Iqdb.open_existing(db, read_only=True) as handle:
+        rows = max(1, min(_MAX_BATCH_ROWS, _BATCH_BYTES // (4 * handle.dim)))
+
+        def batches(*, vectors: bool = True) -> Iterator[RecordBatch]:
+            return handle.batches(filter=filter_expression, batch_rows=rows, vectors=vectors)
+
+        with ExitStack() as stack:
+
+            def target(path: str | None) -> Output:
+                return stack.enter_context(open_output(path, database=db))
+
+            if chosen is ExportFormat.JSONL:
+                from iqdb_cli.exporters.jsonl import write_records
+
+                count = write_records(batches(), target(output))
+            else:
+                survey = survey_of(batches(vectors=False))
+                count = survey.n_rows
+                if chosen is ExportFormat.PARQUET:
+                    _write_parquet(batches(), survey, handle.dim, target(output))
+                else:
+                    outs = [target(output)]
+                    outs += [target(path) if path else None for path in (ids_out, metadata_out)]  # type: ignore[list-item]
+                    _write_npy(batches(), survey, handle.dim, outs)
+    terminal.note(f"{db}: {count:,} record{'' if count == 1 else 's'} exported")
+
+
+def _choose_format(wanted: ExportFormat | None, output: str | None) -> ExportFormat:
+    if wanted is None and output is not None:
+        wanted = _FORMAT_OF_EXTENSION.get(os.path.splitext(output)[1].lower())  # noqa: PTH122 - may be "-"
+    chosen = wanted or ExportFormat.JSONL
+    to_terminal = output in {None, "-"} and terminal.stdout_is_terminal()
+    if to_terminal and chosen is not ExportFormat.JSONL:
+        raise UsageError(f"{chosen.value} is binary and stdout is a terminal; add --output FILE or a pipe")
+    return chosen
+
+
+def _check_targets(paths: list[str | None], *, force: bool) -> None:
+    files = [path for path in paths if path is not None and path != "-"]
+    if len(set(files)) < len(files) or paths[1:].count("-"):
+        raise UsageError("--output, --ids-out and --metadata-out name different files")
+    for path in files:
+        # A device or a FIFO is written to, not replaced.
+        taken = os.path.isfile(path) or os.path.isdir(path) or os.path.islink(path)  # noqa: PTH112, PTH113, PTH114
+        if taken and not force:
+            raise DatabaseExistsError(path)
+
+
+def _write_parquet(batches: Iterator[RecordBatch], survey: Survey, dim: int, out: Output) -> None:
+    from iqdb_cli.exporters.arrow import ArrowLayout
+    from iqdb_cli.exporters.parquet import ParquetRecordWriter
+
+    writer = ParquetRecordWriter(ArrowLayout(survey, dim), out)
+    for batch in batches:
+        writer.write(batch)
+    writer.finish()
+
+
+def _write_npy(
+    batches: Iterator[RecordBatch], survey: Survey, dim: int, outs: list[Output | None]
+) -> None:
+    from iqdb_cli.exporters.npy import SidecarWriter, write_vectors
+
+    vectors, ids, metadata = outs
+    assert vectors is not None
+    with SidecarWriter(survey, dim, ids, metadata) as beside:
+        for batch in write_vectors(batches, survey, dim, vectors):
+            beside.write(batch)

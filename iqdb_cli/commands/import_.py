@@ -1,0 +1,224 @@
+"""`iqdb import`."""
+
+from __future__ import annotations
+
+import enum
+import os
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from iqdb_cli import terminal
+from iqdb_cli.commands.create import IndexChoice, parse_database_id
+from iqdb_cli.exit_codes import UsageError
+from iqdb_cli.input_options import (
+    AllowEmpty,
+    Columns,
+    FirstId,
+    IdField,
+    IdsFile,
+    InputFormat,
+    MetadataField,
+    MetadataFile,
+    NoMetadata,
+    VectorField,
+    split_columns,
+)
+from iqdb_cli.options import Database, Threads
+from iqdb_core.config import Compression, IqdbConfig, index_config_from_dict
+from iqdb_core.database import Iqdb
+from iqdb_core.errors import ConfigConflictError, DatabaseNotFoundError
+from iqdb_core.types import DistanceMetric
+
+if TYPE_CHECKING:
+    from iqdb_cli.inputs.readers import Inputs
+    from iqdb_core.reports import BulkReport
+
+
+class OnDuplicate(enum.Enum):
+    """What happens when an id occurs twice in the sources."""
+
+    LAST = "last"
+    ERROR = "error"
+
+
+EXAMPLES = """
+  iqdb import notes.iqdb vectors.npy --metric cosine --ids ids.npy --metadata notes.jsonl
+  iqdb import notes.iqdb notes.parquet --metric cosine --columns lang,year
+  embed notes/*.txt | iqdb import notes.iqdb - --input-format jsonl
+"""
+
+
+def command(
+    db: Database,
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE",
+            help='Files or FIFOs of records: .npy, Parquet or JSON lines. "-" is stdin.',
+            show_default=False,
+        ),
+    ],
+    metric: Annotated[
+        DistanceMetric | None,
+        typer.Option(
+            "--metric",
+            help="Create the database if it does not exist, with this distance and the dimension of the "
+            "vectors.",
+        ),
+    ] = None,
+    input_format: InputFormat = None,
+    id_field: IdField = None,
+    vector_field: VectorField = None,
+    metadata_field: MetadataField = None,
+    columns: Columns = None,
+    no_metadata: NoMetadata = False,
+    ids: IdsFile = None,
+    metadata: MetadataFile = None,
+    first_id: FirstId = 0,
+    on_duplicate: Annotated[
+        OnDuplicate,
+        typer.Option(
+            "--on-duplicate",
+            help="When an id occurs more than once in the sources: take its last record, or refuse them all.",
+        ),
+    ] = OnDuplicate.LAST,
+    allow_empty: AllowEmpty = False,
+    index: Annotated[
+        IndexChoice | None, typer.Option("--index", help="For a new database: how neighbours are found.")
+    ] = None,
+    compression: Annotated[
+        str | None,
+        typer.Option(
+            "--compression", metavar="CODEC", help="For a new database: none, lz4, zstd or zstd:LEVEL."
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", metavar="NAME", help="For a new database: the name of the model that made the vectors."
+        ),
+    ] = None,
+    database_id: Annotated[
+        str | None,
+        typer.Option(
+            "--database-id", metavar="HEX", help="For a new database: its id, 32 hex digits, not random ones."
+        ),
+    ] = None,
+    threads: Threads = None,
+) -> None:
+    """Import vectors from .npy, Parquet or JSON lines, all or nothing.
+
+    A record whose id is in the database replaces it. After an error, Ctrl-C or a crash the database is
+    as it was, and one that did not exist does not exist. Sources are streamed: their size does not
+    matter. float64 values and integers become the nearest float32; a 1-D .npy array is one record.
+    """
+    from iqdb_cli.inputs.reader import InputOptions
+    from iqdb_cli.inputs.readers import Inputs
+    from iqdb_cli.progress import ProgressBar, rate_text
+
+    if no_metadata and (columns or metadata or metadata_field):
+        raise UsageError("--no-metadata excludes --columns, --metadata and --metadata-field")
+    options = InputOptions(
+        kind=input_format,
+        id_field=id_field,
+        vector_field=vector_field,
+        metadata_field=metadata_field,
+        columns=split_columns(columns),
+        no_metadata=no_metadata,
+        ids_path=ids,
+        metadata_path=metadata,
+    )
+    wanted = _Wanted(metric, index, compression, model, database_id)
+    exists = os.path.lexists(db)
+    if not exists and metric is None:
+        raise DatabaseNotFoundError(db)
+    started = time.monotonic()
+    handle = Iqdb.open_existing(db, threads=threads) if exists else None
+    try:
+        dim = None if handle is None else handle.dim
+        if handle is not None:
+            wanted.check(db, handle)
+        with Inputs(sources, options, dim=dim) as inputs, ProgressBar("import", inputs.fraction) as progress:
+            for text in inputs.notes:
+                terminal.note(text)
+            batches = inputs.batches(first_id, allow_empty=allow_empty)
+            if handle is not None:
+                report = handle.bulk_load(batches, on_duplicate=on_duplicate.value, progress=progress.update)
+            else:
+                config = wanted.config(inputs, threads)
+                report = Iqdb.create_from(
+                    db, config, batches, on_duplicate=on_duplicate.value, progress=progress.update
+                )
+    finally:
+        if handle is not None:
+            handle.close(compact=False)
+    taken = rate_text(report.rows_read, time.monotonic() - started)
+    terminal.note(f"{db}: {taken}: {_counts(report)}")
+
+
+def _counts(report: BulkReport) -> str:
+    parts = [f"{report.rows_added:,} added", f"{report.rows_replaced:,} replaced"]
+    repeated = report.rows_read - report.rows_added - report.rows_replaced
+    if repeated:
+        parts.append(f"{repeated:,} with an id that came again later")
+    return ", ".join(parts) + f"; the database holds {report.n_rows:,}"
+
+
+class _Wanted:
+    """What was asked for a new database, or has to agree with an existing one."""
+
+    def __init__(
+        self,
+        metric: DistanceMetric | None,
+        index: IndexChoice | None,
+        compression: str | None,
+        model: str | None,
+        database_id: str | None,
+    ) -> None:
+        self._metric = metric
+        self._index = index
+        self._compression = None if compression is None else Compression.parse(compression)
+        self._model = model
+        self._database_id = None if database_id is None else parse_database_id(database_id)
+
+    def config(self, inputs: Inputs, threads: int | None) -> IqdbConfig:
+        """Return the configuration of a new database."""
+        assert self._metric is not None
+        kind = (self._index or IndexChoice.FLAT).value
+        return IqdbConfig(
+            dim=inputs.dim,
+            metric=self._metric,
+            index=index_config_from_dict({"kind": kind}),
+            compression=self._compression or Compression.NONE,
+            provenance={} if self._model is None else {"model": self._model},
+            database_id=self._database_id,
+            threads=threads,
+        )
+
+    def check(self, path: str, handle: Iqdb) -> None:
+        """Refuse what contradicts an existing database.
+
+        Raises:
+            ConfigConflictError: something does.
+        """
+        config = handle.config
+        stored = {
+            "metric": config.metric.value,
+            "index": config.index.kind.value,
+            "compression": str(config.compression),
+            "model": config.provenance.get("model"),
+            "database-id": None if config.database_id is None else config.database_id.hex(),
+        }
+        wanted = {
+            "metric": None if self._metric is None else self._metric.value,
+            "index": None if self._index is None else self._index.value,
+            "compression": None if self._compression is None else str(self._compression),
+            "model": self._model,
+            "database-id": None if self._database_id is None else self._database_id.hex(),
+        }
+        for field, text in wanted.items():
+            if text is not None and text != stored[field]:
+                hint = f"leave --{field} out to import into this database"
+                raise ConfigConflictError(field, text, stored[field], where=path, hint=hint)

@@ -1,0 +1,1 @@
+"""Records to files that an import reads back exactly."""

@@ -1,0 +1,135 @@
+"""Several sources as one stream of records."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Self
+
+from iqdb_cli.exit_codes import UsageError
+from iqdb_cli.inputs.reader import InputOptions, RecordReader, SourceBatch
+from iqdb_cli.inputs.source import BadInputError, ByteSource, InputKind, kind_of
+from iqdb_core.errors import DimensionMismatchError
+
+
+class Inputs:
+    """Opened sources that agree in their dimension.
+
+    Attributes:
+        dim: components of every vector.
+        total_rows: records in all sources, None when only reading tells.
+        rows_read: records handed out so far.
+    """
+
+    def __init__(self, paths: Sequence[str], options: InputOptions, *, dim: int | None = None) -> None:
+        """Open all sources and look at their headers.
+
+        Args:
+            paths: files, or "-" for standard input.
+            options: how records are found in them.
+            dim: the dimension that they must have; None takes the first source's.
+
+        Raises:
+            Error: a source cannot be read, or has another dimension.
+        """
+        if list(paths).count("-") > 1:
+            raise UsageError("standard input can be one source only")
+        self.rows_read = 0
+        self._readers: list[RecordReader] = []
+        self._weights: list[int | None] = []
+        self._reading = 0
+        try:
+            for path in paths:
+                self._open(path, options, len(paths))
+                reader = self._readers[-1]
+                wanted = dim if dim is not None else self._readers[0].dim
+                if reader.dim != wanted:
+                    raise DimensionMismatchError(wanted, reader.dim, where=reader.name)
+        except BaseException:
+            self.close()
+            raise
+        self.dim = self._readers[0].dim
+        counts = [reader.total_rows for reader in self._readers]
+        self.total_rows = None if None in counts else sum(count or 0 for count in counts)
+
+    def _open(self, path: str, options: InputOptions, n_sources: int) -> None:
+        source = ByteSource(path)
+        try:
+            reader = _open_reader(source, options, n_sources)
+        except BaseException:
+            source.close()
+            raise
+        self._readers.append(reader)
+        self._weights.append(source.size_bytes)
+
+    @property
+    def notes(self) -> list[str]:
+        """What was decided about columns and ids, as sentences for the user."""
+        return [note for reader in self._readers for note in reader.notes]
+
+    def batches(self, first_id: int = 0, *, allow_empty: bool = False) -> Iterator[SourceBatch]:
+        """Yield the records of all sources in order; see `RecordReader.batches`.
+
+        Records without an id are numbered through all sources, from `first_id`.
+
+        Raises:
+            Error: a source holds something that cannot become records, or none at all.
+        """
+        for number, reader in enumerate(self._readers):
+            self._reading = number
+            count = 0
+            with contextlib.closing(reader.batches(first_id)) as batches:  # type: ignore[type-var]
+                for batch in batches:
+                    if not len(batch):
+                        continue
+                    yield batch
+                    count += len(batch)
+                    self.rows_read += len(batch)
+            if count == 0 and not allow_empty:
+                raise BadInputError(reader.name, "holds no records")
+            first_id += count
+        self._reading = len(self._readers)
+
+    def fraction(self) -> float | None:
+        """Return how much of all sources has been read, None when that cannot be known."""
+        done = total = 0.0
+        for number, (reader, weight) in enumerate(zip(self._readers, self._weights, strict=True)):
+            part = reader.fraction()
+            if part is None or weight is None:
+                return None
+            total += weight
+            if number <= self._reading:
+                done += weight * (part if number == self._reading else 1.0)
+        return done / total if total else None
+
+    def close(self) -> None:
+        """Release all sources."""
+        for reader in self._readers:
+            reader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _open_reader(source: ByteSource, options: InputOptions, n_sources: int) -> RecordReader:
+    kind = kind_of(source, options.kind)
+    beside = options.ids_path is not None or options.metadata_path is not None
+    if beside and kind is not InputKind.NPY:
+        raise UsageError(f"{source.name}: --ids and --metadata go with .npy, this is {kind.value}")
+    if beside and n_sources > 1:
+        raise UsageError("--ids and --metadata go with one source, not with several")
+    # Each format costs imports that the others do not need.
+    if kind is InputKind.NPY:
+        from iqdb_cli.inputs.npy import NpyReader
+
+        return NpyReader(source, options)
+    if kind is InputKind.PARQUET:
+        from iqdb_cli.inputs.parquet import ParquetReader
+
+        return ParquetReader(source, options)
+    from iqdb_cli.inputs.jsonl import JsonlReader
+
+    return JsonlReader(source, options)
