@@ -85,7 +85,7 @@ std::int64_t search_flat(BufferArg vectors_arg, BufferArg queries_arg, int metri
   counts.expect_size(task.n_queries);
   distances.expect_size(rows.size());
   task.width = task.n_queries == 0 ? 0 : rows.size() / task.n_queries;
-  if (task.width * task.n_queries != rows.size() || task.width < task.k) {
+  if (task.width * task.n_queries != rows.size() || (task.width < task.k && task.n_queries != 0)) {
     rows.fail("must have at least " + std::to_string(task.k) + " slots for each of " +
               std::to_string(task.n_queries) + " queries, found " + std::to_string(rows.size()));
   }
@@ -212,4 +212,5 @@ NB_MODULE(_kernels, m) {
   }
   iqdb::bind_distances(m);
   iqdb::bind_bytes(m);
+  iqdb::bind_jsonl(m);
 }

@@ -4,6 +4,7 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -16,6 +17,7 @@
 #include "bindings.hpp"
 #include "buffers.hpp"
 #include "checksum.hpp"
+#include "floats.hpp"
 #include "ids.hpp"
 #include "packed.hpp"
 #include "strings.hpp"
@@ -272,6 +274,30 @@ void py_contains_strings(BufferArg offsets_arg, BufferArg data_arg, BufferArg ne
   contains_strings(values, bytes_of(needle), out.data());
 }
 
+nb::bytes format_json(BufferArg vector_arg, bool portable) {
+  const Buffer<const float> vector(vector_arg, "vector");
+  std::string text(1, '[');
+  {
+    const nb::gil_scoped_release release;
+    text.reserve(vector.size() * 13 + 2);  // "-0.012345678,"
+    for (const float component : vector) {
+      if (!std::isfinite(component)) throw nb::value_error("vector must be finite");
+      if (text.size() > 1) text.push_back(',');
+      append_f32_json(text, component, portable);
+    }
+    text.push_back(']');
+  }
+  return nb::bytes(text.data(), text.size());
+}
+
+nb::bytes py_format_f32_json(BufferArg vector_arg) {
+  return format_json(vector_arg, false);
+}
+
+nb::bytes py_format_f32_json_portable(BufferArg vector_arg) {
+  return format_json(vector_arg, true);
+}
+
 }  // namespace
 
 void bind_bytes(nb::module_& m) {
@@ -312,6 +338,11 @@ void bind_bytes(nb::module_& m) {
         "out[i] = -1, 0 or 1: how string i stands to `needle`, bytewise.");
   m.def("contains_strings", py_contains_strings, "offsets"_a, "data"_a, "needle"_a, "out"_a,
         "out[i] = 1 if string i contains `needle`, else 0.");
+  m.def("format_f32_json", py_format_f32_json, "vector"_a,
+        "The vector as a JSON array, each component as the shortest decimal that reads back as the same "
+        "float32.");
+  m.def("_format_f32_json_portable", py_format_f32_json_portable, "vector"_a,
+        "format_f32_json() without std::to_chars.");
 }
 
 }  // namespace iqdb
