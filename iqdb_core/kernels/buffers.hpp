@@ -96,7 +96,8 @@ class Buffer {
                                   " items, found items of format '" + found + "'")
                                      .c_str());
     }
-    if (reinterpret_cast<std::uintptr_t>(view_.buf) % alignof(Item) != 0) {
+    // The address of an empty buffer is never used, and may be anything.
+    if (view_.len != 0 && reinterpret_cast<std::uintptr_t>(view_.buf) % alignof(Item) != 0) {
       release();
       fail("is not aligned to its items");
     }

@@ -357,6 +357,12 @@ std::int64_t search_sweep(Sweep& sweep, std::size_t threads) {
 }  // namespace
 
 std::int64_t search(const SearchTask& task) {
+  if (task.k == 0 || task.n_queries == 0) {  // also when there are no rows
+    std::fill_n(task.rows, task.n_queries * task.width, std::int64_t{-1});
+    std::fill_n(task.distances, task.n_queries * task.width, std::numeric_limits<double>::infinity());
+    std::fill_n(task.counts, task.n_queries, std::int64_t{0});
+    return -1;
+  }
   std::size_t queries = kSweepBytes / (task.dim * sizeof(float));
   queries = std::clamp<std::size_t>(queries / 64 * 64, 64, kMaxSweepQueries);
   const std::size_t first_queries = std::min(queries, task.n_queries);

@@ -1,0 +1,228 @@
+"""
+Pure functions over buffers: exact search, distances, checksums, hashes, ids, JSON.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from typing_extensions import Buffer
+
+
+def variant() -> str:
+    """The name of the kernels in use."""
+
+def variants() -> list[str]:
+    """The names of the kernels that run on this CPU, oldest first."""
+
+def set_variant(name: str) -> None:
+    """Use the kernels of that name from now on."""
+
+def search_flat(vectors: Buffer, queries: Buffer, metric: int, k: int, out_rows: Buffer, out_distances: Buffer, out_counts: Buffer, *, mask: Buffer | None = None, tie_keys: Buffer | None = None, threads: int = 1, block_crcs: Buffer | None = None, verified: Buffer | None = None, crc_prefix: int = 0, max_distance: float = ...) -> int:
+    """
+    Find the k nearest rows of each query, exactly.
+
+    Args:
+        vectors: float32[n, dim].
+        queries: float32[q, dim].
+        metric: 0 cosine, 1 dot, 2 euclidean, 3 manhattan, 4 hamming.
+        k: Hits wanted of each query; more than n are as n.
+        out_rows: int64[q, w] with w >= min(k, n): row numbers, nearest first; unused slots -1.
+        out_distances: float64[q, w]; unused slots infinity.
+        out_counts: int64[q]: hits of each query.
+        mask: Bitmap of the candidate rows (bit r & 7 of byte r >> 3); None: all.
+        tie_keys: int64[n]: equal distances are ordered by it, then by row; None: by row.
+        threads: At most so many threads.
+        block_crcs: uint32, the checksums of the 4096-byte blocks of `vectors`; None: not checked.
+        verified: uint8, one for each block, 1 where it was verified before; updated.
+        crc_prefix: What the checksums start from.
+        max_distance: Only hits at this distance or nearer.
+
+    Returns:
+        -1, or the number of a damaged block that holds a candidate; then the outputs mean nothing.
+    """
+
+def distances(vectors: Buffer, rows: Buffer, query: Buffer, metric: int, out: Buffer) -> None:
+    """
+    out[i] = the distance of vectors[rows[i]] (float32[n, dim]) from the query, as float64.
+    """
+
+def check_finite(x: Buffer) -> int:
+    """
+    The index of the first infinity or NaN among the float32 items of `x`, or -1.
+    """
+
+def crc32c(data: Buffer, value: int = 0) -> int:
+    """
+    CRC-32C (Castagnoli) of `data`; `value` is the checksum of the bytes before it.
+    """
+
+def crc32c_blocks(data: Buffer, prefix: int, first_block: int, out: Buffer) -> None:
+    """
+    out[i] = checksum of the 4096-byte block i of `data`, which is block first_block + i of its section.
+    """
+
+def verify_blocks(data: Buffer, crcs: Buffer, verified: Buffer, prefix: int, first: int, stop: int, threads: int = 1) -> int:
+    """
+    Verify the blocks first..stop that are not marked in `verified`, and mark them. Returns the first damaged one, or -1.
+    """
+
+def hash_bytes(data: Buffer) -> tuple[int, int]:
+    """XXH64 of `data` under the seeds 0 and 1."""
+
+def hash_vectors(vectors: Buffer, out: Buffer, threads: int = 1) -> None:
+    """out[i] = both hashes of the bytes of vector i."""
+
+def hash_ids_u64(ids: Buffer, out: Buffer) -> None:
+    """out[i] = both hashes of integer id i."""
+
+def hash_ids_var(kinds: Buffer, offsets: Buffer, data: Buffer, out: Buffer) -> None:
+    """out[i] = both hashes of id i."""
+
+def hash_values(prefix: Buffer, values: Buffer, width: int, rows: Buffer | None, out: Buffer) -> None:
+    """
+    out[rows[i]] += both hashes of `prefix` and the `width` bytes of value i. Rows None: value i belongs to row i. Width 0: one empty value a row.
+    """
+
+def hash_strings(prefix: Buffer, offsets: Buffer, data: Buffer, rows: Buffer | None, out: Buffer) -> None:
+    """
+    out[rows[i]] += both hashes of `prefix` and string i. Rows None: string i belongs to row i.
+    """
+
+def combine_digest(id_h: Buffer, vec_h: Buffer, meta_h: Buffer, out: Buffer | None) -> tuple[int, int]:
+    """
+    Join the hashes of ids, vectors and metadata to record hashes, into `out` unless it is None. Returns their sums modulo 2^64.
+    """
+
+def lookup_u64(ids: Buffer, order: Buffer | None, queries: Buffer, out: Buffer) -> None:
+    """
+    out[i] = row of the id queries[i], or -1. `order` lists the rows by ascending id; None: the rows ascend themselves.
+    """
+
+def lookup_var(kinds: Buffer, offsets: Buffer, data: Buffer, order: Buffer | None, qkinds: Buffer, qoffsets: Buffer, qdata: Buffer, out: Buffer) -> None:
+    """lookup_u64() for ids of any kind."""
+
+def sort_ids_var(kinds: Buffer, offsets: Buffer, data: Buffer, out_order: Buffer) -> None:
+    """
+    out_order = rows by ascending id: by kind, then integers by value and others bytewise; equal ids by row.
+    """
+
+def compare_strings(offsets: Buffer, data: Buffer, needle: Buffer, out: Buffer) -> None:
+    """out[i] = -1, 0 or 1: how string i stands to `needle`, bytewise."""
+
+def contains_strings(offsets: Buffer, data: Buffer, needle: Buffer, out: Buffer) -> None:
+    """out[i] = 1 if string i contains `needle`, else 0."""
+
+def format_f32_json(vector: Buffer) -> bytes:
+    """
+    The vector as a JSON array, each component as the shortest decimal that reads back as the same float32.
+    """
+
+class JsonlError(ValueError):
+    """
+    A line that parse_jsonl() cannot take.
+
+    Attributes:
+        line: Number of the line, from first_line on.
+        column: Place in the line, in bytes from 1.
+        reason: What is wrong there.
+    """
+
+    line: int = 0
+
+    column: int = 0
+
+    reason: str = ''
+
+class JsonlBatch:
+    """The records of consecutive lines, in columns. Arrays are memoryviews."""
+
+    @property
+    def n_rows(self) -> int: ...
+
+    @property
+    def n_lines(self) -> int:
+        """Lines consumed, blank ones included."""
+
+    @property
+    def consumed_bytes(self) -> int:
+        """The next call's data start here."""
+
+    @property
+    def dim(self) -> int:
+        """Components of each vector; 0 when no record was seen yet."""
+
+    @property
+    def has_ids(self) -> bool:
+        """Every record has an id; else the id arrays are empty."""
+
+    @property
+    def ids_all_u64(self) -> bool:
+        """All ids are integers, and ids_u64 holds them."""
+
+    @property
+    def vectors(self) -> Annotated[memoryview, dict(dtype='float32', shape=(None,), order='C', writable=False)]:
+        """float32[n_rows * dim]"""
+
+    @property
+    def row_lines(self) -> Annotated[memoryview, dict(dtype='uint64', shape=(None,), order='C', writable=False)]:
+        """uint64[n_rows]: number of the line of each row."""
+
+    @property
+    def id_kinds(self) -> Annotated[memoryview, dict(dtype='uint8', shape=(None,), order='C', writable=False)]:
+        """uint8[n_rows]: 0 integer, 1 bytes, 2 text."""
+
+    @property
+    def id_offsets(self) -> Annotated[memoryview, dict(dtype='uint64', shape=(None,), order='C', writable=False)]:
+        """uint64[n_rows + 1]"""
+
+    @property
+    def id_bytes(self) -> Annotated[memoryview, dict(dtype='uint8', shape=(None,), order='C', writable=False)]:
+        """uint8[id_offsets[-1]]; an integer has 8 bytes, little-endian."""
+
+    @property
+    def ids_u64(self) -> Annotated[memoryview, dict(dtype='uint64', shape=(None,), order='C', writable=False)]:
+        """uint64[n_rows] if ids_all_u64, else empty."""
+
+    @property
+    def has_metadata(self) -> Annotated[memoryview, dict(dtype='uint8', shape=(None,), order='C', writable=False)]:
+        """uint8[n_rows]: 1 where the record has a mapping, be it empty."""
+
+    @property
+    def columns(self) -> list[tuple[str, int, memoryview, memoryview, memoryview | None]]:
+        """
+        One (key, type, rows, values, offsets) for each key and type, sorted by them. Types: 1 null (no values), 2 bool (uint8), 3 int64, 4 float64, 5 string (UTF-8, with offsets).
+        """
+
+def parse_jsonl(data: Buffer, *, first_line: int = 1, id_field: str | None = None, vector_field: str | None = None, metadata_field: str | None = None, columns: Sequence[str] | None = None, no_metadata: bool = False, dim: int = 0, max_rows: int = 4294967295, final: bool = True, max_line_bytes: int = 268435456) -> JsonlBatch:
+    """
+    Read records from JSON Lines (RFC 8259, one object a line, blank lines skipped).
+
+    Args:
+        data: Bytes that start at the start of a line. They must not change during the call.
+        first_line: The number of that line. A byte order mark is skipped before line 1.
+        id_field: Key of the id: an integer 0..2^64-1, a string or {"hex": "00ff"}; None: no ids. Either
+            all records have it or none.
+        vector_field: Key of the vector, an array of numbers; None: lines are metadata alone, and a line
+            may be null for a record without a mapping.
+        metadata_field: Key of the object (or null) with the metadata; all other keys are skipped. None:
+            the keys of the record beside id and vector are the metadata, and a record that has no such
+            key has no mapping.
+        columns: Keep these keys of the metadata only, whatever the others hold.
+        no_metadata: Keep none.
+        dim: Components expected of every vector; 0: as many as the first has.
+        max_rows: Stop after so many records.
+        final: The data end here, so the last line is whole even without a line end. Otherwise it is left
+            to the next call.
+        max_line_bytes: Longer lines are refused.
+
+    A value of the metadata is a string, true, false, null, an integer of 64 bits (without fraction and
+    exponent), another number (float64), or {"float": F} with F "nan", "inf", "-inf" or "nan:" and the 16
+    hexadecimal digits of the bits. Numbers are rounded correctly, vector components to float32.
+
+    Returns:
+        The records of as many lines as were complete; `consumed_bytes` says how far they go. It may be
+        fewer lines when records have very many different keys.
+
+    Raises:
+        JsonlError: a line is not as above, has a key twice, or exceeds a limit.
+    """
