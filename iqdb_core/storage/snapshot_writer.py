@@ -192,7 +192,7 @@ class SnapshotWriter:
         output = self._new_spool()
         dtype = f"{data.dtype.kind}{8 * data.dtype.itemsize}"
         stream = SectionStream(name, dtype, self._database_id, output, flags=FLAG_DERIVED if derived else 0)
-        stream.append(as_bytes(memoryview(np.ascontiguousarray(data))))
+        stream.append(as_bytes(np.ascontiguousarray(data).data))
         self._index_sections.append((stream, data.shape))
 
     def finish(self, digest: ContentDigest | None = None, *, sync: bool = False) -> SnapshotSummary:
@@ -241,7 +241,7 @@ class SnapshotWriter:
 
     def _write_vectors(self, vectors: NDArray[np.float32], hashes: NDArray[np.uint64] | None) -> None:
         """Write, checksum and hash vectors, the writing in a second thread where that pays."""
-        raw = as_bytes(memoryview(vectors))
+        raw = as_bytes(vectors.data)
         if self._codec != CODEC_NONE or len(raw) < _OVERLAP_BYTES:
             if hashes is not None:
                 _kernels.hash_vectors(vectors, hashes, threads=self._threads)
