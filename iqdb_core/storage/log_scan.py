@@ -99,7 +99,7 @@ def walk_frames(log: LogBytes, header: LogHeader, *, stop: int | None = None) ->
     stop = log.size if stop is None else stop
     offset, number, previous = LOG_HEADER_BYTES, 0, header.header_crc
     while offset < stop:
-        frame = _whole_frame(log, offset, seed)
+        frame = whole_frame(log, offset, seed)
         if frame is None:
             reason = _reason_not_torn(log, offset, number + 1, seed)
             if reason:
@@ -199,7 +199,11 @@ def _plausible_header(log: LogBytes, offset: int) -> FrameHeader | None:
     return header
 
 
-def _whole_frame(log: LogBytes, offset: int, seed: int) -> tuple[FrameHeader, memoryview] | None:
+def whole_frame(log: LogBytes, offset: int, seed: int) -> tuple[FrameHeader, memoryview] | None:
+    """Return header and body of the whole frame at `offset`; None when there is none.
+
+    `seed` is the CRC-32C of the database id.
+    """
     header = _plausible_header(log, offset)
     if header is None:
         return None
@@ -229,7 +233,7 @@ def _reason_not_torn(log: LogBytes, offset: int, sequence: int, seed: int) -> st
                 budget -= FRAME_HEADER_BYTES + header.body_bytes
                 if budget < 0:
                     return "what follows cannot be told from frames"
-                if _whole_frame(log, base + place, seed) is not None:
+                if whole_frame(log, base + place, seed) is not None:
                     return f"a whole frame stands behind it at byte {base + place}"
             place = window.find(FRAME_MARKER, place + 1)
         # Windows begin at multiples of 8, as frames do, so no marker is cut in two.
