@@ -42,9 +42,7 @@ def command(
     with open_output() as out:
         out.write_line(f"\nWhat is near to {_WORD}?\n  {like} {_WORD_ID} --k 6 --columns words,gloss\n")
         out.flush()
-        search.command(
-            db, like=[_WORD_ID], k=6, columns="words,gloss", output_format=OutputFormat.TABLE
-        )
+        search.command(db, like=[_WORD_ID], k=6, columns="words,gloss", output_format=OutputFormat.TABLE)
         out.write_line("\nTry next:")
         for line in (
             f"{like} {_OTHER_ID} --columns words,gloss",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
   iqdb search notes.iqdb query.npy
-  iqdb search notes.iqdb --like 42 --k 5 --filter "lang = 'en' and year > 2020"
+  iqdb search notes.iqdb --like 42 --filter "lang = 'en' and year > 2020"
   echo '[0.1, 0.7, 0.2]' | iqdb search notes.iqdb --k 3
   iqdb search notes.iqdb queries.npy --format parquet -o hits.parquet
 """
