@@ -129,7 +129,7 @@ void JsonlParser::record(JsonScanner& scanner) {
     JsonScanner::fail_at(begin, "the record has no field " + quoted(*vector_field_));
   }
   if (id_field_ && batch_.rows != 0) {
-    const bool first_has = !batch_.id_kinds.empty();
+    const bool first_has = batch_.id_kinds.size() > (has_id_ ? 1 : 0);  // this record's is in there already
     const std::string first_line = std::to_string(batch_.row_lines[0]);
     if (first_has && !has_id_) {
       JsonScanner::fail_at(begin, "the record has no field " + quoted(*id_field_) + " but that of line " +

@@ -146,6 +146,7 @@ void JsonlParser::value(JsonScanner& scanner, JsonKey& key) {
       return columns_.append_string(key, row(), text);
     }
     case '{': {
+      const JsonScanner before = scanner;
       const std::optional<std::string_view> text = tagged(scanner, "float");
       constexpr double kInfinity = std::numeric_limits<double>::infinity();
       if (text == "nan")
@@ -159,6 +160,7 @@ void JsonlParser::value(JsonScanner& scanner, JsonKey& key) {
         const auto number = std::bit_cast<double>(bits);
         if (whole && number != number) return columns_.append_float64(key, row(), number);
       }
+      scanner = before;
       [[fallthrough]];
     }
     case '[':
