@@ -7,6 +7,7 @@ Nothing here imports NumPy; the delta and filters bring it along when there are 
 from __future__ import annotations
 
 from array import array
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 from iqdb_core import _kernels
@@ -145,16 +146,12 @@ def search(view: View, queries: Buffer, n_queries: int, request: Request, thread
 
 
 def _base_hits(view: View, out: TopK, query: int) -> list[Hit]:
-    snapshot = view.base.snapshot
+    base = view.base
     start = query * out.k
     stop = start + out.counts[query]
     rows = out.rows[start:stop]
-    return [
-        make_hit(record_id, distance, snapshot, row)
-        for record_id, distance, row in zip(
-            map(snapshot.id_at, rows), out.distances[start:stop], rows, strict=True
-        )
-    ]
+    distances = out.distances[start:stop]
+    return list(map(make_hit, base.ids(rows), distances, repeat(base.snapshot), rows))
 
 
 def _merged_hits(view: View, base_out: TopK | None, delta_out: TopK, query: int, k: int) -> list[Hit]:
