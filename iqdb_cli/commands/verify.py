@@ -72,9 +72,10 @@ def _write_text(out: Output, path: str, report: VerifyReport) -> None:
     else:
         out.write_line(f"{path}: damaged")
         for finding in report.findings[:_SHOWN_FINDINGS]:
+            end = finding.offset_bytes + finding.length_bytes
+            place = "" if finding.path == report.path else f"{finding.path}: "
             out.write_line(
-                f"  {finding.path}: {finding.part}, bytes {finding.offset_bytes} to "
-                f"{finding.offset_bytes + finding.length_bytes}: {finding.problem}"
+                f"  {place}{finding.part}, bytes {finding.offset_bytes} to {end}: {finding.problem}"
             )
             out.write_line(f"    {finding.effect}")
         if len(report.findings) > _SHOWN_FINDINGS:

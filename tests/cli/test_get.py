@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+from rich.cells import cell_len
 
 from iqdb_core import Iqdb
 
@@ -75,10 +77,24 @@ def test_json_lines_of_records_are_queries(iqdb: Any, database: Path) -> None:
     assert [hit["id"] for hit in hits] == [5, 9]
 
 
-def test_a_table_shows_the_beginning_of_the_vector(iqdb: Any, database: Path) -> None:
-    outcome = iqdb("get", database, "5", "--format", "table")
-    assert outcome.lines[0].split()[:2] == ["id", "vector"]
-    assert "…] (8)" in outcome.lines[2]
+def test_text_shows_whole_records_with_the_beginning_of_the_vector(
+    iqdb: Any, database: Path, vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    words = " ".join(f"wort{number}" for number in range(30))
+    with Iqdb.open_existing(database) as handle:
+        handle.upsert("lang", vectors[0], {"text": words, "wide": "日本語" * 20, "two": "a\nb\x1b[31m"})
+        handle.close(compact=False)
+    outcome = iqdb("get", database, "5", "lang", "--format", "text")
+    first, second = outcome.text.split("\n\n")
+    assert first.splitlines()[0] == "id      5"
+    assert first.splitlines()[1].startswith("vector  [")
+    assert first.splitlines()[1].endswith("…] (8)")
+    assert [line.split()[0] for line in first.splitlines()[2:]] == ["even", "n", "weight", "word"]
+    assert max(map(cell_len, outcome.lines)) <= 40
+    assert " ".join(second.split()).count("wort") == 30
+    assert "日本語" * 20 in "".join(second.split())
+    assert "\x1b" not in second
 
 
 def test_a_bad_id_is_status_4_and_names_its_line(iqdb: Any, database: Path) -> None:
