@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import pytest
 
@@ -42,23 +43,23 @@ CONFIGS = [
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_a_configuration_survives_json(config):
+def test_a_configuration_survives_json(config: Any) -> None:
     assert IqdbConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
-def test_the_stored_part_has_exactly_the_keys_of_the_file_format():
+def test_the_stored_part_has_exactly_the_keys_of_the_file_format() -> None:
     assert sorted(CONFIGS[1].stored_dict()) == ["compression", "dim", "index", "metric", "provenance"]
     assert CONFIGS[1].stored_dict()["compression"] == "zstd:19"
 
 
-def test_names_are_accepted_for_metric_compression_and_fsync():
+def test_names_are_accepted_for_metric_compression_and_fsync() -> None:
     config = IqdbConfig(dim=2, metric="dot", compression="zstd", fsync="periodic:2")
     assert config.metric is DistanceMetric.DOT
     assert config.compression == Compression.zstd(3)
     assert config.fsync == FsyncPolicy.periodic(2)
 
 
-def test_the_defaults_of_the_indexes_are_the_documented_ones():
+def test_the_defaults_of_the_indexes_are_the_documented_ones() -> None:
     assert HnswConfig().to_dict() == {
         "kind": "hnsw",
         "m": 16,
@@ -109,7 +110,7 @@ def test_the_defaults_of_the_indexes_are_the_documented_ones():
     ],
     ids=str,
 )
-def test_values_out_of_range_are_refused(settings):
+def test_values_out_of_range_are_refused(settings: Any) -> None:
     with pytest.raises(InvalidConfigError):
         IqdbConfig(**settings)
 
@@ -124,13 +125,13 @@ def test_values_out_of_range_are_refused(settings):
         lambda: IqdbConfig(dim=6, metric="dot", index=IvfConfig(use_pq=True, pq_subvectors=4)),
     ],
 )
-def test_index_settings_out_of_range_are_refused(make):
+def test_index_settings_out_of_range_are_refused(make: Any) -> None:
     with pytest.raises(InvalidConfigError):
         make()
 
 
 @pytest.mark.parametrize("metric", ["cosine", "hamming"])
-def test_product_quantisation_refuses_metrics_it_cannot_serve(metric):
+def test_product_quantisation_refuses_metrics_it_cannot_serve(metric: Any) -> None:
     with pytest.raises(InvalidMetricError, match=metric):
         IqdbConfig(dim=8, metric=metric, index=IvfConfig(use_pq=True))
 
@@ -147,17 +148,17 @@ def test_product_quantisation_refuses_metrics_it_cannot_serve(metric):
     ],
     ids=str,
 )
-def test_dicts_that_describe_no_configuration_are_refused(value):
+def test_dicts_that_describe_no_configuration_are_refused(value: Any) -> None:
     with pytest.raises(InvalidConfigError):
         IqdbConfig.from_dict(value)
 
 
-def test_unknown_index_settings_are_refused():
+def test_unknown_index_settings_are_refused() -> None:
     with pytest.raises(InvalidConfigError, match="ef_build"):
         index_config_from_dict({"kind": "hnsw", "ef_build": 3})
 
 
-def test_configurations_are_immutable_and_replace_checks():
+def test_configurations_are_immutable_and_replace_checks() -> None:
     config = IqdbConfig(dim=2)
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.dim = 3
@@ -168,12 +169,12 @@ def test_configurations_are_immutable_and_replace_checks():
 
 
 @pytest.mark.parametrize("kind", [IndexKind.HNSW, IndexKind.IVF])
-def test_an_index_kind_that_is_not_built_yet_is_refused_with_the_kinds_that_are(kind):
+def test_an_index_kind_that_is_not_built_yet_is_refused_with_the_kinds_that_are(kind: Any) -> None:
     with pytest.raises(ConfigError, match=f"{kind.value}.*flat"):
         index_class(kind)
 
 
-def test_threads_come_from_the_setting_then_the_environment_then_the_cores(monkeypatch):
+def test_threads_come_from_the_setting_then_the_environment_then_the_cores(monkeypatch: Any) -> None:
     monkeypatch.setenv("IQDB_NUM_THREADS", "3")
     assert resolve_threads(2) == 2
     assert resolve_threads(None) == 3
@@ -186,5 +187,5 @@ def test_threads_come_from_the_setting_then_the_environment_then_the_cores(monke
 
 
 @pytest.mark.parametrize("text", ["none", "lz4", "zstd:1", "zstd:22"])
-def test_compression_prints_as_it_parses(text):
+def test_compression_prints_as_it_parses(text: Any) -> None:
     assert str(Compression.parse(text)) == text

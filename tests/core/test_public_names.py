@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ import iqdb_core
 from iqdb_core import errors
 
 
-def test_every_public_name_can_be_imported_and_nothing_else_is_promised():
+def test_every_public_name_can_be_imported_and_nothing_else_is_promised() -> None:
     for name in iqdb_core.__all__:
         assert getattr(iqdb_core, name) is not None
     assert sorted(iqdb_core.__all__) == iqdb_core.__all__
@@ -18,7 +19,7 @@ def test_every_public_name_can_be_imported_and_nothing_else_is_promised():
         _ = iqdb_core.nothing
 
 
-def test_the_public_names_are_these():
+def test_the_public_names_are_these() -> None:
     own = [name for name in iqdb_core.__all__ if not hasattr(errors, name)]
     assert own == [
         "BulkReport",
@@ -44,7 +45,7 @@ def test_the_public_names_are_these():
     ]
 
 
-def test_every_error_is_public():
+def test_every_error_is_public() -> None:
     classes = {
         name
         for name, value in vars(errors).items()
@@ -53,22 +54,23 @@ def test_every_error_is_public():
     assert classes <= set(iqdb_core.__all__)
 
 
-def test_the_version_is_that_of_the_distribution():
+def test_the_version_is_that_of_the_distribution() -> None:
     from importlib.metadata import version
 
     assert iqdb_core.__version__ == version("iqdb")
 
 
-def test_importing_the_package_imports_nothing_heavy():
+def test_importing_the_package_imports_nothing_heavy() -> None:
     program = (
         "import sys; import iqdb_core, iqdb_core.database;"
-        "print(*[name for name in ('numpy', 'pyarrow', 'zstandard', 'lz4', 'dataclasses') if name in sys.modules])"
+        "heavy = {'numpy', 'pyarrow', 'zstandard', 'lz4', 'dataclasses'};"
+        "print(*heavy.intersection(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
 
 
-def test_a_plain_search_needs_no_numpy(tmp_path):
+def test_a_plain_search_needs_no_numpy(tmp_path: Any) -> None:
     path = tmp_path / "a.iqdb"
     with iqdb_core.Iqdb.open(path, 4, "euclidean") as db:
         db.upsert_many([1, 2, 3], [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]], [{"n": i} for i in range(3)])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from iqdb_core.types import (
 
 
 @pytest.mark.parametrize("value", [0, 1, 2**64 - 1, b"\0", b"x" * 65_535, "a", "é" * 32_767, "1"])
-def test_an_acceptable_id_comes_back_as_it_is(value):
+def test_an_acceptable_id_comes_back_as_it_is(value: Any) -> None:
     assert validate_id(value) == value
     assert type(validate_id(value)) is type(value)
 
@@ -33,7 +34,7 @@ def test_an_acceptable_id_comes_back_as_it_is(value):
         (enum.IntEnum("Number", "ONE").ONE, 1),
     ],
 )
-def test_numpy_and_subclassed_ids_become_plain_ones(value, plain):
+def test_numpy_and_subclassed_ids_become_plain_ones(value: Any, plain: Any) -> None:
     assert validate_id(value) == plain
     assert type(validate_id(value)) is type(plain)
 
@@ -56,13 +57,13 @@ def test_numpy_and_subclassed_ids_become_plain_ones(value, plain):
         bytearray(b"a"),
     ],
 )
-def test_what_is_no_id_is_refused(value):
+def test_what_is_no_id_is_refused(value: Any) -> None:
     with pytest.raises(InvalidIdError):
         validate_id(value)
 
 
-def test_an_id_error_names_the_place_and_stays_short():
-    with pytest.raises(InvalidIdError, match="^record 3: id ") as caught:
+def test_an_id_error_names_the_place_and_stays_short() -> None:
+    with pytest.raises(InvalidIdError, match=r"^record 3: id ") as caught:
         validate_id("x" * 1_000_000, "record 3")
     assert len(str(caught.value)) < 300
 
@@ -80,7 +81,7 @@ def test_an_id_error_names_the_place_and_stays_short():
         (2**63 - 1, 2**63 - 1),
     ],
 )
-def test_metadata_values_become_plain_ones(value, plain):
+def test_metadata_values_become_plain_ones(value: Any, plain: Any) -> None:
     result = validate_metadata({"k": value})
     assert result == {"k": plain}
     assert type(result["k"]) is type(plain)
@@ -108,12 +109,12 @@ def test_metadata_values_become_plain_ones(value, plain):
     ],
     ids=range(16),
 )
-def test_what_is_no_metadata_is_refused(value):
+def test_what_is_no_metadata_is_refused(value: Any) -> None:
     with pytest.raises(InvalidMetadataError):
         validate_metadata(value)
 
 
-def test_metadata_is_copied_and_no_mapping_stays_none():
+def test_metadata_is_copied_and_no_mapping_stays_none() -> None:
     given_mapping = {"a": 1}
     result = validate_metadata(given_mapping)
     given_mapping["a"] = 2
@@ -122,7 +123,7 @@ def test_metadata_is_copied_and_no_mapping_stays_none():
     assert validate_metadata({}) == {}
 
 
-def test_metrics_have_the_tags_of_the_file_format_and_parse_by_name():
+def test_metrics_have_the_tags_of_the_file_format_and_parse_by_name() -> None:
     assert [metric.tag for metric in DistanceMetric] == [0, 1, 2, 3, 4]
     for metric in DistanceMetric:
         assert DistanceMetric.parse(metric.value) is metric
@@ -135,7 +136,7 @@ def test_metrics_have_the_tags_of_the_file_format_and_parse_by_name():
 
 
 @given(st.integers(0, 2**64 - 1) | st.binary(min_size=1, max_size=40) | st.text(min_size=1, max_size=40))
-def test_every_id_survives_json(record_id):
+def test_every_id_survives_json(record_id: Any) -> None:
     again = id_from_json(id_to_json(record_id))
     assert again == record_id
     assert type(again) is type(record_id)
@@ -144,6 +145,6 @@ def test_every_id_survives_json(record_id):
 @pytest.mark.parametrize(
     "value", [{"hex": "0"}, {"hex": ""}, {"hex": 1}, {}, {"hex": "00", "x": 1}, b"a", 1.5]
 )
-def test_other_json_is_no_id(value):
+def test_other_json_is_no_id(value: Any) -> None:
     with pytest.raises(InvalidIdError):
         id_from_json(value)
