@@ -58,24 +58,24 @@ def _image(
     return bytes(sink)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def database_id() -> bytes:
     return DATABASE_ID
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def config() -> Callable[..., dict[str, Any]]:
     """Build a stored configuration: config(dim, compression, metric)."""
     return _config
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def records() -> Callable[..., RecordBatch]:
     """Build a batch: records(ids or their number, dim, metadata, seed)."""
     return _records
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def image() -> Callable[..., bytes]:
     """Write a batch into memory, cut into batches at `cuts`: image(batch, compression, cuts=...)."""
     return _image
