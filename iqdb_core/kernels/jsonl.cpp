@@ -117,6 +117,7 @@ void JsonlParser::record(JsonScanner& scanner) {
       case KeyUse::kMapping:
         return mapping(scanner);
       case KeyUse::kMetadata:
+        if (options_.scalars_only && skip_nested(scanner)) return;
         has_metadata_ = true;
         return value(scanner, key);
       case KeyUse::kIgnored:

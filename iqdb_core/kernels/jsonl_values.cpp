@@ -125,6 +125,16 @@ std::optional<std::string_view> JsonlParser::tagged(JsonScanner& scanner, std::s
   return value;
 }
 
+// Passes over an array, or an object that stands for no number; false when the next value is neither.
+bool JsonlParser::skip_nested(JsonScanner& scanner) {
+  const char c = *scanner.at();
+  if (c != '[' && c != '{') return false;
+  JsonScanner trial = scanner;
+  if (c == '{' && tagged(trial, "float")) return false;
+  scanner.skip_value();
+  return true;
+}
+
 void JsonlParser::value(JsonScanner& scanner, JsonKey& key) {
   switch (*scanner.at()) {
     case 'n':
