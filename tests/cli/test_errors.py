@@ -259,3 +259,50 @@ def test_a_lock_held_by_another_process_is_status_5(iqdb: Any, database: Path) -
         assert iqdb("search", database, *LIKE).status == 0
     finally:
         holder.communicate(timeout=60)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_slow_reader_gets_everything(iqdb: Any, database: Path, unbuffered: str) -> None:
+    process = subprocess.Popen(
+        iqdb.command("search", database, "--k", "200"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=iqdb.environment({"PYTHONUNBUFFERED": unbuffered}),
+    )
+    process.stdin.write(b"[1,2,3,4,5,6,7,8]\n" * 100)
+    process.stdin.close()
+    os.set_blocking(process.stdout.fileno(), True)
+    received = b""
+    while piece := os.read(process.stdout.fileno(), 1000):
+        received += piece
+    process.stdout.close()
+    assert process.wait(60) == 0
+    assert received.count(b"\n") == 20_000
+    assert received.endswith(b"}\n")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_take_more_just_now_is_waited_for(
+    iqdb: Any, database: Path, unbuffered: str
+) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    process = subprocess.Popen(
+        iqdb.command("search", database, "--k", "200"),
+        stdin=subprocess.PIPE,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        env=iqdb.environment({"PYTHONUNBUFFERED": unbuffered}),
+    )
+    os.close(writer)
+    process.stdin.write(b"[1,2,3,4,5,6,7,8]\n" * 100)
+    process.stdin.close()
+    time.sleep(0.5)
+    received = b""
+    while piece := os.read(reader, 65536):
+        received += piece
+    os.close(reader)
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(60) == 0
+    assert received.count(b"\n") == 20_000
