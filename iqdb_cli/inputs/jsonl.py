@@ -5,7 +5,7 @@ A thread reads and parses ahead (the parser needs no interpreter lock) while rec
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -225,7 +225,7 @@ class JsonlReader:
             raise BadInputError(self.name, f"{found}, expected 1 to {MAX_DIM}", line=self._first_line)
         return dim
 
-    def batches(self, first_id: int) -> Iterator[SourceBatch]:
+    def batches(self, first_id: int) -> Generator[SourceBatch]:
         """Yield the records; those without an id field are numbered from `first_id`."""
         return read_ahead(self._batches(first_id), DEPTH)
 
