@@ -188,10 +188,12 @@ class JsonlReader:
         )
         self._id = guess.choose_id(fields, options.id_field, name, guess.FIELDS, self._vector)
         self._metadata = options.metadata_field
-        if self._metadata is None and not options.no_metadata and options.columns is None:
-            # A null too: the first record may be the one without metadata.
+        if self._metadata is None and not options.no_metadata:
+            # A null too: the first record may be the one without metadata. Columns that are fields of
+            # the record itself are not looked for in there.
             nested = record.get(METADATA_FIELD, 0)
-            if nested is None or isinstance(nested, dict):
+            flat = any(column in record for column in options.columns or ())
+            if (nested is None or isinstance(nested, dict)) and not flat:
                 self._metadata = METADATA_FIELD
         self._note_choice(fields)
 
@@ -204,6 +206,8 @@ class JsonlReader:
             chosen.append("record numbers as ids")
         elif options.id_field is None:
             chosen.append(f"ids from field {self._id!r}")
+        if self._metadata is not None and options.metadata_field is None:
+            chosen.append(f"metadata from field {self._metadata!r}")
         if chosen:
             self.notes.append(f"{name}: {', '.join(chosen)}")
         if self._scalars_only:
