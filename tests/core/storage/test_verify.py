@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 import tracemalloc
 from pathlib import Path
 
@@ -207,3 +208,20 @@ def test_no_flipped_bit_anywhere_in_a_file_escapes_verification(
         return  # magic or version
     assert not report.ok
     assert any(f.offset_bytes <= offset <= f.offset_bytes + f.length_bytes for f in report.findings)
+
+
+def test_a_log_made_of_false_frames_is_judged_in_bounded_work(tmp_path: Path) -> None:
+    """Every 40 bytes claim that the rest of the log is their body."""
+    for name in ("log-upsert.iqdb", "log-upsert.iqdb.wal"):
+        shutil.copy(GOLDEN / name, tmp_path)
+    log = tmp_path / "log-upsert.iqdb.wal"
+    size = 4 << 20
+    frames = bytearray()
+    while len(frames) < size:
+        body_bytes = (size - len(frames)) // 40 * 40
+        fields = (b"IQFR", body_bytes, 99, 1 << 20, 0, 1, bytes(3), 1, 0)
+        frames += struct.pack("<4sIQQIB3sII", *fields)
+    log.write_bytes(log.read_bytes() + bytes(64) + frames)
+    report = verify_file(tmp_path / "log-upsert.iqdb")
+
+    assert [finding.part for finding in report.findings] == ["frame 1"]
