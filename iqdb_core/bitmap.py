@@ -80,7 +80,7 @@ class Bitmap:
             view[row >> 3] |= 1 << (row & 7)
 
 
-def test_rows(bits: bytearray, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+def are_set(bits: bytearray, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return which of `rows` have their bit set."""
     import numpy as np
 
