@@ -103,7 +103,8 @@ class LogContents:
     def frames(self) -> Iterator[UpsertFrame | DeleteFrame]:
         """Yield what is to be applied to the snapshot, in order; nothing when the log is stale.
 
-        Memory is bounded by one frame. The arrays of a frame stay valid.
+        Frames with one record each come as one. Memory is bounded by one frame or a few MiB. The arrays
+        of a frame stay valid.
 
         Raises:
             LogDamagedError: a frame holds what may not be stored, though its checksum is right.
@@ -111,22 +112,33 @@ class LogContents:
         header = self.scan.header
         if self.stale or header is None or not self.n_frames:
             return
-        from iqdb_core.storage.frames import FoldFrame, FrameError, decode_body
+        from iqdb_core.storage.frames import FoldFrame, FrameError, SingleUpserts, decode_body
 
         assert self._log is not None
         done, end = 0, LOG_HEADER_BYTES
-        for found in walk_frames(self._log, header, stop=self.valid_bytes):
+        singles = SingleUpserts(header.dim)
+        kept = self.scan.frames
+        frames = walk_frames(self._log, header, stop=self.valid_bytes) if kept is None else kept
+        for found in frames:
             done, end = found.number + 1, found.offset
+            kind, n_records = found.header.type, found.header.n_records
+            if kind == FRAME_UPSERT and n_records == 1 and singles.add(found.body):
+                if singles.full:
+                    yield singles.take()
+                continue
             try:
-                frame = decode_body(
-                    found.header.type, found.header.n_records, found.body, header.dim, self.path
-                )
+                frame = decode_body(kind, n_records, found.body, header.dim, self.path)
             except FrameError as error:
                 raise LogDamagedError(self.path, found.number, found.offset, str(error)) from error
-            if not isinstance(frame, FoldFrame):
-                yield frame
+            if isinstance(frame, FoldFrame):
+                continue
+            if singles:
+                yield singles.take()
+            yield frame
         if done != self.n_frames:
             raise LogDamagedError(self.path, done, end, "the log changed while it was read")
+        if singles:
+            yield singles.take()
 
     def close(self) -> None:
         """Close the file. Frames that were yielded stay valid."""
