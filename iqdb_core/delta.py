@@ -209,7 +209,11 @@ class DeltaView:
         return rows[np.argsort(self.places[rows], kind="stable")]
 
     def take(self, rows: NDArray[np.int64]) -> RecordBatch:
-        """Return the records in `rows`, in that order."""
+        """Return the records in `rows`, in that order; consecutive rows without copying vectors."""
+        if len(rows) and bool(np.all(rows[1:] - rows[:-1] == 1)):
+            first, last = int(rows[0]), int(rows[-1]) + 1
+            ids = Ids.from_list(self._ids[first:last])
+            return RecordBatch(ids, self.vectors[first:last], self.metadata.columns().slice(first, last))
         ids = Ids.from_list([self._ids[row] for row in rows.tolist()])
         return RecordBatch(ids, self.vectors[rows], self.metadata.columns().take(rows))
 
