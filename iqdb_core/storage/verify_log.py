@@ -111,7 +111,9 @@ def _damage(verifier: Verifier, log: LogBytes, header: Header, error: LogDamaged
     before = f"frames 0 to {error.frame - 1} are whole" if error.frame else "no frame is whole before it"
     effect = f"{_NOT_OPENED}; {before}, and {behind} behind it"
     length = next_whole - error.offset_bytes
-    report.findings.append(Finding(log.path, part, error.offset_bytes, length, error.reason, effect))
+    report.findings.append(
+        Finding(log.path, part, error.offset_bytes, length, f"damaged ({error.reason})", effect)
+    )
 
 
 def _markers(log: LogBytes, start: int) -> Iterator[int]:
