@@ -33,7 +33,7 @@ _FDATASYNC = getattr(os, "fdatasync", os.fsync)
 _ADVISE_WRITEBACK: int | None = getattr(os, "POSIX_FADV_DONTNEED", None)
 
 # Some file systems cannot sync a directory, or have no hard links; that is no failure of ours.
-_UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF})
+_UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 _KINDS = (

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import struct
 import threading
+import time
 from typing import TYPE_CHECKING, Self
 
 from iqdb_core._kernels import crc32c
@@ -232,6 +233,7 @@ class LogWriter:
         self._untold: PersistError | None = None
         self._closed = False
         self._timer: threading.Thread | None = None
+        self._unsynced_since = 0.0
         self._wake = threading.Event()
 
     @classmethod
@@ -413,10 +415,8 @@ class LogWriter:
             self._last_crc = crc
             if sync:
                 self._settled_bytes = self.size
-            elif self._kind == "periodic" and self._timer is None:
-                # It ends by itself when a period passes without a write.
-                self._timer = threading.Thread(target=self._sync_later, name="iqdb-fsync", daemon=True)
-                self._timer.start()
+            elif self._kind == "periodic":
+                self._start_timer(first=self._settled_bytes == self.size - len(frame))
             return self.size
 
     def _take_back(self, cause: BaseException) -> None:
@@ -453,15 +453,27 @@ class LogWriter:
             raise
         self._settled_bytes = self.size
 
+    def _start_timer(self, *, first: bool) -> None:
+        """See that the frame just written is synced in time. Called under the lock."""
+        if first:
+            self._unsynced_since = time.monotonic()
+        if self._timer is None:
+            # It ends by itself when nothing is left to sync.
+            self._timer = threading.Thread(target=self._sync_later, name="iqdb-fsync", daemon=True)
+            self._timer.start()
+
     def _sync_later(self) -> None:
         """Sync a period after the first write that is not synced: the timer of the periodic policy."""
         while True:
-            self._wake.wait(self._period_seconds)
+            due = self._unsynced_since + self._period_seconds
+            self._wake.wait(max(0.0, due - time.monotonic()))
             with self._lock:
                 size = self.size
                 if self._closed or self._poison is not None or self._settled_bytes >= size:
                     self._timer = None
                     return
+                # For what is written from here on; it may not be covered by this sync.
+                self._unsynced_since = time.monotonic()
             try:
                 # Outside the lock: appending goes on meanwhile.
                 self._files.sync_data(self._file)
