@@ -29,16 +29,12 @@ from iqdb_core.storage.layout import (
     FRAME_MARKER,
     FRAME_UPSERT,
     LOG_HEADER_BYTES,
-    LOG_HEADER_CRC_OFFSET,
-    LOG_MAGIC,
-    LOG_VERSION,
     MAX_FRAME_BYTES,
     FrameHeader,
-    LogHeader,
     encode_frame_header,
     encode_log_header,
 )
-from iqdb_core.storage.log_scan import LogBytes, LogScan, scan_log, walk_frames
+from iqdb_core.storage.log_scan import LogBytes, LogScan, new_log_header, scan_log, walk_frames
 
 if TYPE_CHECKING:
     import os
@@ -182,7 +178,7 @@ def _read_log_once(path: str, database_id: bytes, identity: int, dim: int, files
         raise
     try:
         log = LogBytes(file, files, files.status(file).st_size)
-        scan = scan_log(log, database_id, dim)
+        scan = scan_log(log, database_id, identity, dim)
         stale = scan.folded_into == identity
         if not stale:
             _check_identity(scan, identity, path)
@@ -264,8 +260,7 @@ class LogWriter:
         Raises:
             FileIOError: the system refused; what was created is removed again.
         """
-        header = LogHeader(LOG_MAGIC, LOG_VERSION, LOG_HEADER_BYTES, database_id, identity, dim, 0)
-        header = header._replace(header_crc=crc32c(encode_log_header(header)[:LOG_HEADER_CRC_OFFSET]))
+        header = new_log_header(database_id, identity, dim)
         file = files.create(path)
         try:
             if like is not None:

@@ -387,6 +387,22 @@ def test_logs_of_other_versions_are_refused(path: str, data: bytes) -> None:
         read(path)
 
 
+@pytest.mark.parametrize(("start", "stop"), [(0, 1), (0, 20), (0, 63), (1, 64), (40, 50), (60, 64), (0, 0)])
+def test_a_header_that_is_there_in_part_is_a_torn_creation(path: str, start: int, stop: int) -> None:
+    create(path).close()
+    header = Path(path).read_bytes()
+    part = bytes(start) + header[start:stop] + bytes(64 - stop)
+    Path(path).write_bytes(part)
+    with read(path) as contents:
+        assert contents.torn_creation
+    # With anything behind it, or anything else in it, it is damage.
+    for damaged in (part + b"\1", part[:45] + b"\1" + part[46:]):
+        Path(path).write_bytes(damaged)
+        if any(part) or damaged[45]:
+            with pytest.raises(LogDamagedError, match="frame 0 at byte 0"):
+                read(path)
+
+
 def test_a_bad_header_is_not_overwritten_in_silence(path: str) -> None:
     for data in (b"x" * 64, bytes(63) + b"\1", b"x" * 5000):
         Path(path).write_bytes(data)
