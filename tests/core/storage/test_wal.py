@@ -23,7 +23,7 @@ from iqdb_core.errors import (
     UnsupportedVersionError,
 )
 from iqdb_core.records import Ids, MetadataColumns, RecordBatch
-from iqdb_core.storage import layout, log_scan, wal
+from iqdb_core.storage import layout, log_contents, log_scan, wal
 from iqdb_core.storage.files import OS_FILES
 from iqdb_core.storage.frames import DeleteFrame, UpsertFrame, decode_body, encode_upsert
 from iqdb_core.storage.single_record import decode_single_upsert, encode_single_upsert
@@ -774,7 +774,7 @@ def test_a_reader_beside_a_writer_reads_what_was_there_when_it_looked(path: str)
 def test_a_reader_looks_again_before_it_reports_damage(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data, _ = write_some(path)
     Path(path).write_bytes(data[:70] + b"?" + data[71:])
-    once = wal._read_log_once
+    once = log_contents._read_log_once
     calls: Iterator[Any] = iter([None, lambda: Path(path).write_bytes(data)])
 
     def repaired(*arguments: Any) -> Any:
@@ -783,7 +783,7 @@ def test_a_reader_looks_again_before_it_reports_damage(path: str, monkeypatch: p
             repair()
         return once(*arguments)
 
-    monkeypatch.setattr(wal, "_read_log_once", repaired)
+    monkeypatch.setattr(log_contents, "_read_log_once", repaired)
     assert plain(path) == content_of(5)
 
 
