@@ -91,8 +91,7 @@ def open_for_writing(
         store = Store(snapshot, files=files, lock_file=file, **settings.arguments())
         _attach_log(store)
     except BaseException:
-        files.unlock(file)
-        files.close(file)
+        files.release(file)
         raise
     return store
 

@@ -332,8 +332,7 @@ class Store:
         if lock_file is not None:
             self.attach_log(None)
         if old is not None:
-            self.files.unlock(old)
-            self.files.close(old)
+            self.files.release(old)
 
     # --- Closing --------------------------------------------------------------------------------
 
@@ -355,8 +354,7 @@ class Store:
                     log.close()
             finally:
                 if lock_file is not None:
-                    self.files.unlock(lock_file)
-                    self.files.close(lock_file)
+                    self.files.release(lock_file)
 
     def __del__(self) -> None:
         # A handle that was forgotten gives its lock back; the map of the file would keep it.

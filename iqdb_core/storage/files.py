@@ -342,6 +342,13 @@ class FileSystem:
         with _Reported(file.path, "unlock"):
             fcntl.flock(file.fd, fcntl.LOCK_UN)
 
+    def release(self, file: OpenFile) -> None:
+        """Give the lock back and close the file; it is closed even if the first fails."""
+        try:
+            self.unlock(file)
+        finally:
+            self.close(file)
+
     def list_names(self, directory: str) -> list[str]:
         """Return the names in a directory."""
         with _Reported(directory or ".", "list"):
@@ -385,7 +392,9 @@ class FileSystem:
                 self._refuse_special(path, os.stat(path).st_mode)
             raise FileIOError(path, operation, error) from error
         try:
-            self._refuse_special(path, os.fstat(fd).st_mode)
+            with _Reported(path, "inspect"):
+                mode = os.fstat(fd).st_mode
+            self._refuse_special(path, mode)
         except BaseException:
             os.close(fd)
             raise
