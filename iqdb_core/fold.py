@@ -41,7 +41,8 @@ class NewSnapshot:
         self.memory = bytearray()
         self._installed = False
         if path is not None:
-            self.file = files.create_temporary(path)
+            # Not even for a moment may others open what they could not open before.
+            self.file = files.create_temporary(path, 0o666 if like is None else 0o600)
             if like is not None:
                 try:
                     files.copy_permissions(self.file, files.status(like))

@@ -60,6 +60,7 @@ class LogScan(NamedTuple):
         torn_bytes: what follows and is dropped.
         last_crc: what the next frame names as previous_crc.
         folded_into: the snapshot identity that the last frame names, if that is a fold frame.
+        settled_bytes: the log was on stable storage up to here before the last frame was written.
         frames: all frames, verified, of a log that is small enough to keep; otherwise None.
     """
 
@@ -69,6 +70,7 @@ class LogScan(NamedTuple):
     torn_bytes: int
     last_crc: int
     folded_into: int | None
+    settled_bytes: int = LOG_HEADER_BYTES
     frames: list[FoundFrame] | None = None
 
 
@@ -173,7 +175,8 @@ def scan_log(log: LogBytes, database_id: bytes, identity: int, dim: int) -> LogS
     if last.header.type == FRAME_FOLD:
         folded_into = int.from_bytes(last.body[:8], "little")
     crc = last.header.frame_crc
-    return LogScan(header, last.number + 1, end, log.size - end, crc, folded_into, kept)
+    settled = last.header.settled_bytes
+    return LogScan(header, last.number + 1, end, log.size - end, crc, folded_into, settled, kept)
 
 
 def _read_header(log: LogBytes, expected: bytes, database_id: bytes) -> LogHeader | None:

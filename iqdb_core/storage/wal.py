@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from iqdb_core.types import MetadataValue, VectorId
 
 _U32 = struct.Struct("<I")
+_REWRITTEN_BYTES = 1 << 20
 
 
 class LogWriter:
@@ -110,7 +111,8 @@ class LogWriter:
             FileIOError: the system refused; what was created is removed again.
         """
         header = new_log_header(database_id, identity, dim)
-        file = files.create(path)
+        # Not even for a moment may others open what they could not open before.
+        file = files.create(path, 0o666 if like is None else 0o600)
         try:
             if like is not None:
                 files.copy_permissions(file, like)
@@ -133,7 +135,8 @@ class LogWriter:
 
         Cuts off a torn tail. Unless the policy is never, everything in the log is durable when this
         returns: a writer that was killed may have left frames in the system's memory only, and the
-        next frame vouches for them.
+        next frame vouches for them. What was not settled is written once more: after an `fsync` that
+        failed the system takes for written what is not, and the next `fsync` would not write it.
 
         Raises:
             FileIOError: the system refused.
@@ -145,6 +148,11 @@ class LogWriter:
         try:
             if contents.torn_bytes:
                 files.truncate(file, contents.valid_bytes)
+            if policy.kind != "never":
+                scan = contents.scan
+                for offset in range(scan.settled_bytes, scan.valid_bytes, _REWRITTEN_BYTES):
+                    size = min(_REWRITTEN_BYTES, scan.valid_bytes - offset)
+                    files.write(file, files.read(file, size, offset), offset)
             if contents.torn_bytes or policy.kind != "never":
                 files.sync(file)
         except BaseException:

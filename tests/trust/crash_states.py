@@ -13,6 +13,8 @@ done since is pending until it is synced:
   torn at every byte as well. Where a write did not arrive, the old bytes stay; where the file was shorter,
   it either ends earlier or holds zeros (the length was updated, the data was not).
 * A change of one name is atomic, with one exception: a rename may leave the old name behind as well.
+* A `sync` that fails has written what it liked. The system takes the rest for written: no later sync
+  writes it either, unless it is written to the file again. (So does Linux.)
 * What is durable stays. Bytes that were never written read as zeros, never as remains of other files
   (every common file system sees to this). A sync that returned has done its work.
 
@@ -41,8 +43,9 @@ if TYPE_CHECKING:
 SECTOR_BYTES = 512
 _MAX_SUBSET_NAMES = 6
 _RANDOM_COMBINATIONS = 4
-_TINY = 1 << 12
 _EVERY_BYTE_UP_TO = 1024
+# The position of what a failed sync has given up: no sync comes after it.
+_GIVEN_UP = 1 << 60
 
 Content = tuple[bytes, int]
 Key = tuple[tuple[str, int, int, int], ...]
@@ -138,6 +141,25 @@ def _with_length(content: Content, everything: Content, *, torn: bool) -> Iterat
     missing = len(everything[0]) - len(content[0])
     if missing > 0:
         yield (content[0] + bytes(missing), content[1]), True
+
+
+def _not_covered(given_up: list[Op], done: list[Op]) -> list[Op]:
+    """Return what is left of writes that were given up once later ones have become durable."""
+    pieces = [op for op in given_up if op.kind == "write"]
+    for later in done:
+        if later.kind == "chmod":
+            continue
+        start = later.offset
+        stop = start + len(later.data) if later.kind == "write" else 1 << 62
+        cut = []
+        for op in pieces:
+            end = op.offset + len(op.data)
+            if op.offset < min(start, end):
+                cut.append(op._replace(data=op.data[: max(0, min(end, start) - op.offset)]))
+            if max(op.offset, stop) < end:
+                cut.append(op._replace(offset=max(op.offset, stop), data=op.data[max(0, stop - op.offset) :]))
+        pieces = cut
+    return pieces
 
 
 def _renamed(names: dict[str, int], ops: Iterable[tuple[Op, bool]]) -> dict[str, int]:
@@ -269,13 +291,20 @@ class Crashes:
             waiting = self._pending.pop(op.inode, [])
             done = [pending for at, pending in waiting if at < op.upto]
             self._durable[op.inode] = _applied(self._durable[op.inode], done)
-            left = [(at, pending) for at, pending in waiting if at >= op.upto]
+            left = [(at, pending) for at, pending in waiting if _GIVEN_UP > at >= op.upto]
+            given_up = [pending for at, pending in waiting if at == _GIVEN_UP]
+            left = [(_GIVEN_UP, piece) for piece in _not_covered(given_up, done)] + left
             if left:
                 self._pending[op.inode] = left
             if op.inode in self._logs and self._policy == "periodic":
                 for at, value in self._acked:
                     if at < op.upto:
                         self._floor = max(self._floor, value)
+        elif op.kind == "sync_failed":
+            waiting = self._pending.pop(op.inode, [])
+            self._pending[op.inode] = [
+                (_GIVEN_UP if at < op.upto else at, pending) for at, pending in waiting
+            ]
         elif op.kind == "sync_directory":
             done = [(pending, False) for at, pending in self._pending_names if at < op.upto]
             self._names = _renamed(self._names, done)

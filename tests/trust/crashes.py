@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from crash_states import Crashes, CrashState
-from recorder import EMPTY, Image, MemoryFiles
+from recorder import EMPTY, FailingMemory, Image, MemoryFiles
 from workloads import Contents, Work, contents, packed, vector_of
 
-from iqdb_core import DamagedError, DatabaseNotFoundError, Iqdb, IqdbConfig, opening
+from iqdb_core import DamagedError, DatabaseNotFoundError, Iqdb, IqdbConfig, PersistError, opening
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -217,6 +218,52 @@ def run(
             error.add_note(f"workload {workload.__name__}, policy {policy}, seed {seed}, state {index}")
             raise
     return checker.tally
+
+
+def run_failed(kind: str, skip: int, policy: str, seed: int, *, limit: int) -> Tally | None:
+    """Let one call fail while frames are written, go on with a new handle, then cut the power.
+
+    Returns:
+        What was tried; None when there are fewer calls of that kind.
+    """
+    rng = random.Random(seed)
+    files = FailingMemory(kind, skip)
+    work = Work(files, PATH, policy)
+    fail, files.fail = files.fail, None
+    work.create()
+    work.upsert("first")
+    files.fail = fail
+    for round_ in range(3):
+        try:
+            work.upsert_many([f"{round_} a", f"{round_} b"])
+            work.upsert(f"{round_} c")
+            work.sync()
+            work.delete(f"{round_} a")
+            if round_ == 1:
+                work.compact()
+            work.upsert(f"{round_} d")
+            work.sync()
+        except PersistError:
+            _go_on(work)
+    work.abandon()
+    if files.fail is not None:
+        return None
+    crashes = crash_states(work, policy, rng, every_byte=False)
+    checker = Checker(work.versions, policy)
+    checker.check_all(sampled(crashes.states(), limit, rng))
+    return checker.tally
+
+
+def _go_on(work: Work) -> None:
+    """Open the database anew, as a user would after an error, and take what is there for true."""
+    with contextlib.suppress(PersistError):
+        work.abandon()
+    work._open()
+    found = contents(work.db)
+    assert found in work.versions[work.acked :], "the failed write was done by half"
+    work.versions.append(found)
+    work.trace.begin(len(work.versions) - 1)
+    work.upsert("after the failure")
 
 
 __all__ = ["EMPTY", "Checker", "Image", "Tally", "ViolationError", "run"]

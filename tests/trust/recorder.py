@@ -27,8 +27,8 @@ class Op(NamedTuple):
     """One entry of a trace.
 
     `kind` is one of: write, truncate, chmod (of a file); create, link, unlink, rename (of names);
-    sync, sync_directory; begin, ack (marks). `upto` of a sync is the length of the trace when it began:
-    what came later is not covered by it.
+    sync, sync_failed, sync_directory; begin, ack (marks). `upto` of a sync is the length of the trace
+    when it began: what came later is not covered by it.
     """
 
     kind: str
@@ -285,6 +285,45 @@ class MemoryFiles(FileSystem):
         number = self._open[file.fd].number
         if self._locks.get(number) == file.fd:
             del self._locks[number]
+
+
+class FailingMemory(MemoryFiles):
+    """Files in memory, of which the n-th write, truncate or sync fails.
+
+    A failed write leaves its first half behind. A failed sync has written what it liked, and the system
+    takes what it has not written for written: a later sync succeeds and does not write it either.
+
+    Attributes:
+        fail: the kind of call that fails, and how many of them come first; None: none does.
+    """
+
+    def __init__(self, kind: str, skip: int) -> None:
+        super().__init__()
+        self.fail: tuple[str, int] | None = (kind, skip)
+
+    def _fails(self, kind: str) -> bool:
+        if self.fail is None or self.fail[0] != kind:
+            return False
+        left = self.fail[1]
+        self.fail = (kind, left - 1) if left else None
+        return not left
+
+    def write(self, file: OpenFile, data: bytes | bytearray | memoryview, offset: int) -> None:
+        if self._fails("write"):
+            super().write(file, memoryview(data)[: len(data) // 2], offset)
+            raise FileIOError(file.path, "write", OSError(errno.ENOSPC, "this failure was asked for"))
+        super().write(file, data, offset)
+
+    def truncate(self, file: OpenFile, size: int) -> None:
+        if self._fails("truncate"):
+            raise FileIOError(file.path, "truncate", OSError(errno.EIO, "this failure was asked for"))
+        super().truncate(file, size)
+
+    def sync(self, file: OpenFile) -> None:
+        if self._fails("sync"):
+            self.trace.append(Op("sync_failed", self._open[file.fd].number, upto=len(self.trace)))
+            raise FileIOError(file.path, "sync", OSError(errno.EIO, "this failure was asked for"))
+        super().sync(file)
 
 
 class RecordedFiles(FileSystem):

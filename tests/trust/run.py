@@ -20,23 +20,23 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import crashes  # noqa: E402
-import faults  # noqa: E402
-import kills  # noqa: E402
-import sabotage  # noqa: E402
-import workloads  # noqa: E402
+import crashes
+import faults
+import kills
+import sabotage
+import workloads
 
 # Workload, policy, states in the short form and in the long one (None: all), with a second crash.
 HISTORIES = [
-    ("life", "always", 300, None, 60),
-    ("life", "periodic", 150, 2500, 30),
-    ("life", "never", 100, 1500, 10),
-    ("imported", "always", 150, None, 40),
-    ("many_frames", "always", 150, None, 40),
-    ("many_frames", "periodic", 100, 2500, 30),
-    ("many_frames", "never", 50, 1000, 10),
-    ("nothing_kept", "always", 100, None, 40),
-    ("timer", "periodic", 100, None, 20),
+    ("life", "always", 300, 4000, 24),
+    ("life", "periodic", 150, 1000, 10),
+    ("life", "never", 100, 600, 6),
+    ("imported", "always", 150, 2000, 16),
+    ("many_frames", "always", 150, 2500, 16),
+    ("many_frames", "periodic", 100, 1000, 10),
+    ("many_frames", "never", 50, 400, 6),
+    ("nothing_kept", "always", 100, None, 16),
+    ("timer", "periodic", 100, None, 10),
 ]
 
 
@@ -53,9 +53,19 @@ def crash_part(index: int, part: tuple[int, int], seed: int, *, long: bool) -> c
     )
 
 
+def power_cuts(policy: str, kind: str, seed: int, *, long: bool) -> crashes.Tally:
+    """Cut the power after a failed call and a reopening."""
+    done = crashes.Tally()
+    skip = 0
+    while (tally := crashes.run_failed(kind, skip, policy, seed, limit=60 if long else 10)) is not None:
+        done = done.plus(tally)
+        skip += 1
+    return done
+
+
 def kill_part(seed: int, *, long: bool) -> kills.KillTally:
     """Kill some processes."""
-    return kills.run(seed, random_kills=250 if long else 40, points=40 if long else 4)
+    return kills.run(seed, random_kills=160 if long else 40, points=40 if long else 4)
 
 
 def total(results: list[Any]) -> Any:
@@ -90,6 +100,11 @@ def main() -> int:
             pool.submit(faults.run, seed=seed, share=1 if long else 8, part=(part, jobs))
             for part in range(jobs)
         ]
+        work["cuts"] = [
+            pool.submit(power_cuts, policy, kind, seed, long=long)
+            for policy in ("always", "periodic")
+            for kind in ("sync", "write")
+        ]
         work["kills"] = [pool.submit(kill_part, seed + part, long=long) for part in range(jobs)]
         work["sabotage"] = [pool.submit(sabotage.run)]
         failures = []
@@ -105,6 +120,7 @@ def main() -> int:
                 tallies[what] = total(done)
     seconds = time.monotonic() - started
 
+    cuts = tallies["cuts"]
     crash, fault = tallies["crashes"], tallies["faults"]
     kill, sabotaged = tallies["kills"], tallies["sabotage"]
     rows = [
@@ -115,7 +131,8 @@ def main() -> int:
         ("violations", sum(failure.startswith("crashes") for failure in failures)),
         ("fault points tried", f"{fault.points:,} of {fault.of:,}"),
         ("  handle poisoned, or went on unharmed", f"{fault.poisoned:,} / {fault.went_on:,}"),
-        ("  faults that lost or invented something", sum(f.startswith("faults") for f in failures)),
+        ("  power cuts after a fault and a reopening", f"{cuts.states:,}"),
+        ("  faults that lost or invented something", sum(f.startswith(("faults", "cuts")) for f in failures)),
         ("kills", f"{kill.kills:,} in {kill.runs:,} runs, {kill.chosen:,} at chosen operations"),
         ("  acknowledged writes, lost", f"{kill.acknowledged:,} / {kill.lost}"),
         ("sabotage that happened", sabotaged.happened),

@@ -74,6 +74,22 @@ def test_memory_sees_the_same_operations_as_a_real_directory(name: str, tmp_path
     assert {path.name for path in tmp_path.iterdir()} == {Path(name).name for name in image.names}
 
 
+def test_no_crash_leaves_a_copy_of_a_private_database_that_others_may_read() -> None:
+    work = Work(MemoryFiles(), crashes.PATH)
+    work.create()
+    work.files._names[crashes.PATH].mode = 0o600  # type: ignore[attr-defined]
+    start, begin = work.files.image(), len(work.trace)  # type: ignore[attr-defined]
+    work.upsert(1)
+    work.compact()
+    work.bulk(workloads.batch_of([2], [2], [None]))
+    work.upsert(3)
+    work.close()
+    trace = [op._replace(upto=op.upto - begin) for op in work.trace[begin:]]
+    states = Crashes(trace, start, log_name=crashes.LOG, rng=random.Random(SEED), every_byte=False).states()
+    assert len(states) > 100
+    assert {mode for state in states for _, mode in state.image.files.values()} == {0o600}
+
+
 # --- The net is fine enough ---------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import crashes
 import faults
 import pytest
 from workloads import contents
@@ -18,15 +19,15 @@ from workloads import contents
 from iqdb_core import Iqdb
 
 SEED = 7
-SHARE = 16
+SHARE = 40
 
 
 def test_whatever_system_call_fails_nothing_acknowledged_is_lost_and_nothing_else_appears() -> None:
     tally = faults.run(seed=SEED, share=SHARE)
     assert tally.of > 2000
-    assert tally.points > 120
-    assert tally.poisoned > 10
-    assert tally.went_on > 30
+    assert tally.points > 50
+    assert tally.poisoned > 4
+    assert tally.went_on > 10
 
 
 @pytest.mark.parametrize("kind", ["rename", "fdatasync", "link", "unlink"])
@@ -34,9 +35,9 @@ def test_every_one_of_the_calls_that_matter_most_may_fail(kind: str) -> None:
     tally = faults.FaultTally()
     counts = faults.count_calls()
     chosen = [fault for fault in faults.all_faults({kind: counts[kind]}) if isinstance(fault.error, int)]
-    for fault in chosen[:: max(1, len(chosen) // 24)]:
+    for fault in chosen[:: max(1, len(chosen) // 12)]:
         faults.try_fault(fault, tally)
-    assert tally.points >= 8
+    assert tally.points >= 6
 
 
 def test_a_check_that_finds_nothing_wrong_with_a_lost_record_would_be_worthless(
@@ -55,6 +56,17 @@ def test_a_check_that_finds_nothing_wrong_with_a_lost_record_would_be_worthless(
         except AssertionError:
             found += 1
     assert found >= 5
+
+
+@pytest.mark.parametrize("policy", ["always", "periodic"])
+@pytest.mark.parametrize("kind", ["sync", "write"])
+def test_a_power_cut_after_a_failed_call_and_a_reopening_loses_nothing_either(kind: str, policy: str) -> None:
+    # A system whose sync has failed takes for written what is not (see crash_states).
+    skip = 0
+    while (tally := crashes.run_failed(kind, skip, policy, SEED, limit=8)) is not None:
+        assert tally.states
+        skip += 2
+    assert skip > 6
 
 
 # --- Real ones ----------------------------------------------------------------------------------
