@@ -1,6 +1,7 @@
 #include "table.hpp"
 
 #include "canonical.hpp"
+#include "code_kernels.hpp"
 #include "scan.hpp"
 #include "simd.hpp"
 #include "tiles.hpp"
@@ -23,6 +24,7 @@ const Kernels& kernels() {
       .max_panel_vectors = 2,
       .pack = pack,
       .tiles = tiles,
+      .code_sums = code_sums,
       .first_non_finite = first_non_finite,
   };
   return table;
