@@ -144,7 +144,7 @@ class FsyncPolicy:
 
     `FsyncPolicy.ALWAYS`: before the call returns. `FsyncPolicy.periodic(seconds)`: at most that many
     seconds later, whether or not another write follows, and at close. `FsyncPolicy.NEVER`: when the
-    operating system likes, and when the database is flushed or closed.
+    operating system likes, and when the database is compacted.
     """
 
     kind: Literal["always", "periodic", "never"]

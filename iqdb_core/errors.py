@@ -31,6 +31,7 @@ Error
         ├── TruncatedError
         ├── LogDamagedError
         ├── LogMismatchError
+        ├── SnapshotMissingError
         └── ContentMismatchError
 
 Each leaf builds its message from its fields (what, where, expected, found, what to do) and keeps
@@ -88,9 +89,7 @@ class DimensionMismatchError(VectorIndexError):
         self.found = found
         self.where = where
         prefix = f"{where}: " if where else ""
-        super().__init__(
-            f"{prefix}vector has {found} components, the database has dimension {expected}"
-        )
+        super().__init__(f"{prefix}vector has {found} components, the database has dimension {expected}")
 
 
 class InvalidVectorError(VectorIndexError):
@@ -224,9 +223,7 @@ class UnsupportedVersionError(PersistError):
         self.found = found
         self.supported = supported
         self.what = what
-        super().__init__(
-            path, f"{what} has format version {found}, this release reads {supported}"
-        )
+        super().__init__(path, f"{what} has format version {found}, this release reads {supported}")
 
 
 class UnsupportedFeatureError(PersistError):
@@ -335,18 +332,14 @@ class TruncatedError(DamagedError):
 class LogDamagedError(DamagedError):
     """A log frame is bad and a valid one stands behind it, so this is no torn tail."""
 
-    def __init__(
-        self, path: str | os.PathLike[str], frame: int, offset_bytes: int, reason: str
-    ) -> None:
+    def __init__(self, path: str | os.PathLike[str], frame: int, offset_bytes: int, reason: str) -> None:
         self.frame = frame
         self.offset_bytes = offset_bytes
         self.reason = reason
-        whole = "the snapshot is whole" if frame == 0 else (
-            f"frames 0-{frame - 1} and the snapshot are whole"
+        whole = (
+            "the snapshot is whole" if frame == 0 else (f"frames 0-{frame - 1} and the snapshot are whole")
         )
-        super().__init__(
-            path, f"frame {frame} at byte {offset_bytes} is damaged ({reason}); {whole}"
-        )
+        super().__init__(path, f"frame {frame} at byte {offset_bytes} is damaged ({reason}); {whole}")
 
 
 class LogMismatchError(DamagedError):
@@ -354,8 +347,18 @@ class LogMismatchError(DamagedError):
 
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
         self.reason = reason
+        super().__init__(path, f"{reason}; move it away to open the snapshot without it")
+
+
+class SnapshotMissingError(DamagedError):
+    """A log stands where its snapshot does not."""
+
+    def __init__(self, path: str | os.PathLike[str], log_path: str) -> None:
+        self.log_path = log_path
         super().__init__(
-            path, f"{reason}; move it away to open the snapshot without it"
+            path,
+            f"the snapshot is missing, but its log {log_path} is there and may hold records; "
+            "put the snapshot back, or move the log away",
         )
 
 

@@ -33,7 +33,7 @@ class Hit:
     id: VectorId
     distance: float
 
-    def __init__(self, id: VectorId, distance: float, metadata: Metadata | None = None) -> None:  # noqa: A002 - the field's name
+    def __init__(self, id: VectorId, distance: float, metadata: Metadata | None = None) -> None:
         self.id = validate_id(id)
         self.distance = float(distance)
         self._metadata = validate_metadata(metadata)

@@ -155,6 +155,11 @@ class MetadataColumns:
         return self.n_rows
 
     @property
+    def any_mapping(self) -> bool:
+        """True when at least one record has a mapping, be it an empty one."""
+        return self.n_rows > 0 and (self.has_metadata is None or bool(self.has_metadata.any()))
+
+    @property
     def keys(self) -> list[str]:
         """The distinct keys, sorted."""
         return list(dict.fromkeys(column.key for column in self.columns))

@@ -6,7 +6,6 @@ Nothing here imports NumPy; the delta and filters bring it along when there are 
 
 from __future__ import annotations
 
-import math
 from array import array
 from typing import TYPE_CHECKING
 
@@ -17,34 +16,9 @@ from iqdb_core.index.topk import TopK
 from iqdb_core.storage.layout import VECTORS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from iqdb_core.filters import Filter
     from iqdb_core.index.protocol import Buffer
+    from iqdb_core.search_request import Request
     from iqdb_core.view import View
-
-_NO_PARAMETERS: Mapping[str, int] = {}
-
-
-class Request:
-    """What one search call asks for, checked."""
-
-    __slots__ = ("condition", "exact", "k", "max_distance", "parameters")
-
-    def __init__(
-        self,
-        k: int,
-        condition: Filter | None = None,
-        max_distance: float = math.inf,
-        *,
-        exact: bool = False,
-        parameters: Mapping[str, int] = _NO_PARAMETERS,
-    ) -> None:
-        self.k = k
-        self.condition = condition
-        self.max_distance = max_distance
-        self.exact = exact
-        self.parameters = parameters
 
 
 def query_buffer(query: object, dim: int) -> Buffer:
@@ -82,6 +56,28 @@ def converted_query(query: object, dim: int) -> Buffer:
     from iqdb_core.sources import one_vector
 
     return one_vector(query, dim, "query")
+
+
+def query_block(queries: Buffer, n_queries: int, dim: int) -> memoryview:
+    """Return queries in a float32 buffer as float32[n_queries, dim], all components finite.
+
+    Raises:
+        DimensionMismatchError, InvalidVectorError: it is no such buffer.
+    """
+    view = memoryview(queries)
+    if not view.c_contiguous or view.format != "f" or n_queries < 0:
+        raise InvalidVectorError("expected a contiguous float32 buffer", where="queries")
+    if view.nbytes != 4 * n_queries * dim:
+        found = view.nbytes // (4 * n_queries) if n_queries else view.nbytes // 4
+        raise DimensionMismatchError(dim, found, where="queries")
+    if n_queries == 0:
+        return view
+    flat = view.cast("B").cast("f")
+    bad = _kernels.check_finite(flat)
+    if bad >= 0:
+        query, component = divmod(bad, dim)
+        raise InvalidVectorError(f"holds {flat[bad]}", where=f"query {query}", component=component)
+    return flat.cast("B").cast("f", (n_queries, dim))
 
 
 def search_base(view: View, queries: Buffer, n_queries: int, request: Request, threads: int) -> TopK | None:

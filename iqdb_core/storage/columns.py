@@ -71,7 +71,7 @@ from iqdb_core.errors import StructureError
 from iqdb_core.storage.layout import GROUP_ROWS, MAX_FRAME_BYTES, Field
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from iqdb_core.record_metadata import MetadataColumns
     from iqdb_core.types import MetadataValue
@@ -156,6 +156,10 @@ def encode_group(columns: MetadataColumns) -> bytes:
     return encode(columns)
 
 
+def _nothing(_start: int, _stop: int) -> None:
+    """Stand in for `ensure` where all bytes are verified already."""
+
+
 class ColumnView:
     """One column of a group: its entry in the directory, and its values one at a time.
 
@@ -210,6 +214,7 @@ class ColumnView:
         if self._presence_checked:
             return
         group, count = self._group, self.count
+        group.ensure(self.data_offset, self.values_offset)
         if self.presence == BITMAP:
             bits = int.from_bytes(self._blob[self.data_offset : self.values_offset], "little")
             if bits.bit_length() > group.n_rows:
@@ -248,8 +253,11 @@ class ColumnView:
         """Return value number `position`, 0 <= position < count."""
         type_ = self.type
         number = _NUMBERS.get(type_)
+        ensure = self._group.ensure
         if number is not None:
-            found: int | float = number.unpack_from(self._blob, self.values_offset + 8 * position)[0]
+            at = self.values_offset + 8 * position
+            ensure(at, at + 8)
+            found: int | float = number.unpack_from(self._blob, at)[0]
             return found
         if type_ == _NULL:
             return None
@@ -258,17 +266,22 @@ class ColumnView:
         if type_ == _BOOL:
             return bool(self._blob[self.values_offset + (position >> 3)] >> (position & 7) & 1)
         if self.encoding == DICTIONARY:
-            (position,) = _U16.unpack_from(self._blob, self._codes_offset + 2 * position)
+            at = self._codes_offset + 2 * position
+            ensure(at, at + 2)
+            (position,) = _U16.unpack_from(self._blob, at)
             if position >= self._entries:
                 raise self.damaged("codes", f"codes below {self._entries}", position)
-            offsets = self.values_offset + 8
+            at = self.values_offset + 8 + 4 * position
         else:
-            offsets = self.values_offset
-        start, stop = _U32_PAIR.unpack_from(self._blob, offsets + 4 * position)
+            at = self.values_offset + 4 * position
+        ensure(at, at + 8)
+        start, stop = _U32_PAIR.unpack_from(self._blob, at)
         if not start <= stop <= self._text_bytes:
             raise self.damaged("offsets", f"ascending up to {self._text_bytes}", f"{start}, {stop}")
+        start, stop = self._text_offset + start, self._text_offset + stop
+        ensure(start, stop)
         try:
-            return str(self._blob[self._text_offset + start : self._text_offset + stop], "utf-8")
+            return str(self._blob[start:stop], "utf-8")
         except UnicodeDecodeError:
             raise self.damaged("value", "UTF-8", f"value {position} that is not") from None
 
@@ -289,6 +302,7 @@ class ColumnView:
         if self._frame_checked:
             return
         if self.type == _BOOL:
+            self._group.ensure(self.values_offset, self.end_offset)
             bits = int.from_bytes(self._blob[self.values_offset : self.end_offset], "little")
             if bits.bit_length() > self.count:
                 raise self.damaged("values", f"a bitmap of {self.count} bits", "longer")
@@ -297,8 +311,10 @@ class ColumnView:
         self._frame_checked = True
 
     def _check_strings(self) -> None:
-        blob, offsets = self._blob, self.values_offset
+        blob, ensure, offsets = self._blob, self._group.ensure, self.values_offset
         entries = self.count
+        # Every payload of strings has 8 bytes of values at least.
+        ensure(offsets, offsets + 8)
         if self.encoding == DICTIONARY:
             entries, reserved = _U32_PAIR.unpack_from(blob, offsets)
             if not 0 < 2 * entries <= self.count:
@@ -309,6 +325,8 @@ class ColumnView:
         text = offsets + 4 * (entries + 1)
         if text > self.end_offset:
             raise self.damaged("data_bytes", "room for the offsets", self.end_offset - self.data_offset)
+        ensure(offsets, offsets + 4)
+        ensure(text - 4, text)
         (first,) = _U32.unpack_from(blob, offsets)
         (text_bytes,) = _U32.unpack_from(blob, text - 4)
         if first:
@@ -331,6 +349,7 @@ class ColumnView:
         self._entries, self._text_offset, self._text_bytes = entries, text, text_bytes
 
     def _check_zeros(self, what: str, start: int, stop: int) -> None:
+        self._group.ensure(start, stop)
         if any(self._blob[start:stop]):
             raise self.damaged(f"{what} padding", "zero", bytes(self._blob[start:stop]).hex())
 
@@ -342,21 +361,36 @@ class GroupView:
     allocates no more than a small multiple of the blob's size (of `MAX_BLOB_WEIGHT` in `to_columns`,
     for a dictionary's entries are repeated there). The buffer is used in place and must not change.
 
+    Args:
+        buf: the blob.
+        path: the file, for errors.
+        part: what the group is called in errors.
+        ensure: called with a range of the blob before bytes of that range are looked at; it verifies
+            or decodes them, or raises. None when all of them can be looked at.
+
     Attributes:
         n_rows: how many records the group covers.
         columns: the columns, in the directory's order.
         mappings: a set of bits as an int; bit i tells whether row i has a mapping.
     """
 
-    __slots__ = ("blob", "columns", "mappings", "n_rows", "part", "path")
+    __slots__ = ("blob", "columns", "ensure", "mappings", "n_rows", "part", "path")
 
-    def __init__(self, buf: Any, path: str = "<memory>", part: str = "metadata group") -> None:
+    def __init__(
+        self,
+        buf: Any,
+        path: str = "<memory>",
+        part: str = "metadata group",
+        ensure: Callable[[int, int], object] | None = None,
+    ) -> None:
         self.path = path
         self.part = part
+        self.ensure = _nothing if ensure is None else ensure
         self.blob = blob = memoryview(buf).cast("B")
         size = len(blob)
         if size < GROUP_HEADER_BYTES:
             raise self.damaged("size", f"at least {GROUP_HEADER_BYTES} bytes", size)
+        self.ensure(0, GROUP_HEADER_BYTES)
         self.n_rows, n_columns, has, reserved, blob_bytes = GROUP_HEADER.unpack_from(blob)
         if blob_bytes != size or size % 8:
             raise self.damaged("blob_bytes", f"{size}, a multiple of 8", blob_bytes)
@@ -369,6 +403,7 @@ class GroupView:
         keys_offset = GROUP_HEADER_BYTES + COLUMN_ENTRY_BYTES * n_columns
         if keys_offset > size:
             raise self.damaged("n_columns", f"at most {(size - 16) // COLUMN_ENTRY_BYTES}", n_columns)
+        self.ensure(GROUP_HEADER_BYTES, keys_offset)
         entries = list(COLUMN_ENTRY.iter_unpack(blob[GROUP_HEADER_BYTES:keys_offset]))
         keys, offset = self._read_keys(entries, keys_offset)
         offset = self._read_mappings(has, offset)
@@ -404,6 +439,7 @@ class GroupView:
             offset += key_bytes
             if offset > size:
                 raise self.damaged(f"columns[{index}].key_bytes", f"within {size} bytes", key_bytes)
+            self.ensure(key_offset, offset)
             key = bytes(self.blob[key_offset:offset])
             if last is not None and key <= last[0]:
                 raise self.damaged(f"columns[{index}]", "greater than the entry before", "not")
@@ -413,6 +449,7 @@ class GroupView:
                 raise self.damaged(f"columns[{index}].key", "UTF-8", repr(key[:64])) from None
             last = (key, type_)
         end = pad8(offset)
+        self.ensure(offset, end)
         if end > size or any(self.blob[offset:end]):
             raise self.damaged("padding behind the keys", "zero", bytes(self.blob[offset:end]).hex())
         return keys, end
@@ -427,6 +464,7 @@ class GroupView:
         end = offset + bitmap_bytes(n_rows)
         if end > len(self.blob):
             raise self.damaged("has_metadata bitmap", f"{end - offset} bytes", len(self.blob) - offset)
+        self.ensure(offset, end)
         self.mappings = int.from_bytes(self.blob[offset:end], "little")
         if not 0 < self.mappings < every:
             raise self.damaged("has_metadata bitmap", f"some but not all of {n_rows} bits", "not so")
@@ -495,6 +533,7 @@ class GroupView:
         """
         # Decoding checks all relations within the group; what is left, such as padding, order and the
         # choice of encodings, is right exactly when encoding again gives the same bytes.
+        self.ensure(0, len(self.blob))
         again = encode_group(self.to_columns())
         if again != self.blob:
             pairs = enumerate(zip(again, self.blob, strict=False))

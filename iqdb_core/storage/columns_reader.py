@@ -64,6 +64,7 @@ def read_column(group: GroupView, column: ColumnView) -> StoredColumn:
     """
     stored: StoredColumn | None = column.arrays
     if stored is None:
+        group.ensure(column.data_offset, column.end_offset)
         stored = column.arrays = StoredColumn(_rows(group, column), _values(group, column))
     return stored
 

@@ -79,7 +79,7 @@ class IdSections:
         kept_rows = None
         if order is not None:
             stream = self._new_stream(ID_ORDER, "u32")
-            stream.append(as_bytes(memoryview(order)))
+            stream.append(as_bytes(order.data))
             streams.append((stream, (n_rows,)))
             if repeats is not None and repeats.any():
                 kept_rows = _kept_rows(order, repeats)
@@ -154,7 +154,7 @@ class _Kept:
         self._raw = raw
 
     def append(self, values: NDArray[Any]) -> None:
-        raw = as_bytes(memoryview(values))
+        raw = as_bytes(values.data)
         self.stream.append(raw)
         if self._raw is not self.stream.output:
             self._raw.append(raw)
@@ -178,7 +178,7 @@ def _repeats(
     hashes = np.empty((len(order), 2), np.uint64)
     _kernels.hash_ids_var(kinds, offsets, data, hashes)
     ordered_hashes = hashes[order, 0]
-    repeats = (
+    repeats: NDArray[np.bool_] = (
         (lengths[1:] == lengths[:-1])
         & (ordered_kinds[1:] == ordered_kinds[:-1])
         & (ordered_hashes[1:] == ordered_hashes[:-1])
@@ -198,4 +198,5 @@ def _kept_rows(order: NDArray[np.uint32], repeats: NDArray[np.bool_]) -> NDArray
     stops = np.append(starts[1:], len(order))
     first_rows = order[starts].astype(np.int64)
     last_rows = order[stops - 1].astype(np.int64)
-    return last_rows[np.argsort(first_rows, kind="stable")]
+    kept: NDArray[np.int64] = last_rows[np.argsort(first_rows, kind="stable")]
+    return kept

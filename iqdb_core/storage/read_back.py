@@ -7,6 +7,7 @@ metadata as they stand in the file.
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -44,6 +45,16 @@ if TYPE_CHECKING:
     from iqdb_core.records import MetadataColumns
 
 _STEP_BYTES = 2 << 20
+
+
+class _Buffers(threading.local):
+    """One buffer a thread, for vectors on their way from the file into the hash."""
+
+    def __init__(self) -> None:
+        self.buffer = bytearray(_STEP_BYTES + 2 * BLOCK_BYTES)
+
+
+_buffers = _Buffers()
 
 
 def sync_and_read_back(file: OpenFile, files: FileSystem = OS_FILES, *, threads: int = 1) -> ContentDigest:
@@ -123,7 +134,7 @@ def _rows_digest(
     vectors = sections[VECTORS]
     dim = vectors.entry.shape1
     hashes = np.empty((stop - start, 2), np.uint64)
-    buffer = bytearray(_STEP_BYTES + 2 * BLOCK_BYTES)
+    buffer = _buffers.buffer
     step = max(1, _STEP_BYTES // (4 * dim))
     for first in range(start, stop, step):
         last = min(first + step, stop)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import struct
 import threading
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from iqdb_core._kernels import crc32c, verify_blocks
 from iqdb_core.errors import ChecksumError, FileIOError, StructureError
@@ -179,9 +179,10 @@ class Section:
 
     def shaped(self, raw: memoryview) -> memoryview:
         """View all raw bytes of the section as an array of its type and shape."""
-        if not raw:
-            return raw.cast(self.dtype.code)
-        return raw.cast("B").cast(self.dtype.code, self.shape)
+        # The type is only known at run time, which the annotations of `cast` do not provide for.
+        code: Any = self.dtype.code
+        array: memoryview = raw.cast(code, self.shape) if raw else raw.cast(code)
+        return array
 
     def _decoder(self) -> _Chunks:
         chunks = self._chunks

@@ -297,7 +297,7 @@ def check_config(data: bytes, header: Header, path: str) -> dict[str, Any]:
         StructureError: it is no canonical JSON object or contradicts the header.
     """
     try:
-        config = json.loads(data.decode())
+        config: Any = json.loads(data.decode())
         canonical = isinstance(config, dict) and encode_config(config) == data
     except (ValueError, RecursionError) as error:
         raise StructureError(path, "section config", "a JSON object", f"unreadable ({error})") from error
@@ -315,7 +315,7 @@ def check_config(data: bytes, header: Header, path: str) -> dict[str, Any]:
     for name, (said, meant) in facts.items():
         if type(said) is not int or said != meant:
             raise StructureError(path, f"config.{name}", f"what the header says ({meant})", said)
-    return config
+    return dict(config)
 
 
 def _text(value: object) -> str:

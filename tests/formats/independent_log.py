@@ -59,13 +59,14 @@ def replay(log: bytes, snapshot: Snapshot) -> tuple[list[Record], Log]:
     magic, version, header_bytes, log_id, identity, dim, reserved, crc = fields
     right = magic == b"IQDBWAL\0" and version == 2 and header_bytes == 64 and not any(reserved)
     if crc32c(log[:60]) != crc or not right:
-        hole = not any(log[:64]) and not any(whole(log, at, database_id) for at in range(64, len(log), 8))
+        frames = (at for at in range(64, len(log), 8) if whole(log, at, database_id))
+        hole = not any(log[:64]) and not any(u64s(log, 1, at + 8)[0] for at in frames)
         require(hole, "frame 0 at byte 0", "log damage")
         result.torn_bytes = len(log)
         return snapshot.records, result
     require(log_id == database_id and dim == header["dim"], "a log of another database", "log mismatch")
-    records = {record.id: record for record in snapshot.records}
     at, previous, last = 64, crc, b""
+    bodies: list[tuple[str, int, int, bytes]] = []
     while at < len(log):
         place = f"frame {result.frames} at byte {at}"
         if not whole(log, at, database_id):
@@ -79,19 +80,22 @@ def replay(log: bytes, snapshot: Snapshot) -> tuple[list[Record], Log]:
         require(u64s(log, 1, at + 8)[0] == result.frames + 1, f"{place}: sequence", "log damage")
         require(u32s(log, 1, at + 24)[0] == previous, f"{place}: previous_crc", "log damage")
         body = log[at + 40 : at + 40 + body_bytes]
-        try:
-            apply_frame(records, type_, u32s(log, 1, at + 32)[0], body, dim)
-        except FormatError as error:
-            raise FormatError("log damage", f"{place}: {error}") from error
+        bodies.append((place, type_, u32s(log, 1, at + 32)[0], body))
         last = body if type_ == 3 else b""
         result.types.append(type_)
         result.frames += 1
         previous = frame_crc
         at += 40 + body_bytes
-    if last and u64s(last, 1)[0] == snapshot.identity:
+    if len(last) >= 8 and u64s(last, 1)[0] == snapshot.identity:
         result.stale = True
         return snapshot.records, result
     require(identity == snapshot.identity, "a log of another snapshot", "log mismatch")
+    records = {record.id: record for record in snapshot.records}
+    for place, type_, count, body in bodies:
+        try:
+            apply_frame(records, type_, count, body, dim)
+        except FormatError as error:
+            raise FormatError("log damage", f"{place}: {error}") from error
     return list(records.values()), result
 
 
@@ -130,6 +134,7 @@ def read_ids_block(block: bytes, count: int) -> list[Id]:
         return [(0, block[8 + 8 * i : 16 + 8 * i]) for i in range(count)]
     offsets = u64s(block, count + 1, 8)
     kinds_at = 8 + 8 * (count + 1)
+    require(any(block[kinds_at : kinds_at + count]), "integer ids in the encoding for others")
     bytes_at = pad(kinds_at + count, 8)
     end = bytes_at + offsets[-1]
     require(pad(end, 8) == len(block), "length of the ids")
@@ -145,6 +150,7 @@ def read_metadata_block(block: bytes, count: int) -> list[dict[str, Value] | Non
     for i in range(groups):
         require(offsets[i] < offsets[i + 1] <= len(block), "offsets of groups")
         metadata += read_group(block[offsets[i] : offsets[i + 1]], min(16384, count - 16384 * i))
+    require(any(mapping is not None for mapping in metadata), "metadata without a mapping")
     return metadata
 
 

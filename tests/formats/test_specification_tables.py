@@ -30,12 +30,10 @@ TAGS: dict[str, dict[int, str]] = {
 }
 LIMITS = {
     name: value
-    for module in (layout, columns, types)
+    for module in (layout, columns)
     for name, value in vars(module).items()
     if (name.startswith("MAX_") or name == "GROUP_ROWS") and type(value) is int
 }
-# The largest values of the types themselves, which are no limits of the format.
-NOT_LIMITS = {"MAX_INTEGER_ID", "MAX_INT64"}
 
 
 def test_every_field_table_is_in_the_specification_and_the_other_way_round() -> None:
@@ -80,13 +78,14 @@ def test_sizes_of_element_types_are_those_of_the_program() -> None:
 def test_limits_of_the_specification_are_those_of_the_program() -> None:
     rows = {code(name): int(value) for name, value, _ in marked("limits")[""]}
 
-    assert rows == {name: value for name, value in LIMITS.items() if name not in NOT_LIMITS}
+    assert rows == LIMITS
 
 
 def test_limits_that_two_modules_name_are_equal() -> None:
     modules: tuple[Any, ...] = (layout, columns, types)
     for name, value in LIMITS.items():
         assert all(getattr(module, name, value) == value for module in modules), name
+    assert types.MAX_METADATA_WEIGHT == layout.MAX_RECORD_WEIGHT
 
 
 def test_sections_of_the_specification_are_those_of_the_program_in_their_order() -> None:

@@ -1,0 +1,209 @@
+"""Compaction: the snapshot and everything written since become a new snapshot, proved before it counts.
+
+The new file is written beside the old one, synced, read back through the file system and compared with a
+content digest that was computed without it. Only then does it take the old one's place. At every moment
+a crash leaves either the old snapshot with its log, or the new one with a log that names it and is
+therefore known to be folded in.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from iqdb_core.batches import segments, view_digest
+from iqdb_core.config import Compression
+from iqdb_core.errors import ContentMismatchError, FileIOError, StructureError
+from iqdb_core.records import RecordBatch
+from iqdb_core.reports import FoldReport
+from iqdb_core.storage.files import OpenFile
+from iqdb_core.storage.read_back import sync_and_read_back
+from iqdb_core.storage.snapshot import Snapshot
+from iqdb_core.storage.snapshot_writer import SnapshotWriter
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from iqdb_core.storage.digest_value import ContentDigest
+    from iqdb_core.storage.files import FileSystem
+    from iqdb_core.storage.snapshot_writer import SnapshotSummary
+    from iqdb_core.store import Store
+    from iqdb_core.view import View
+
+
+class NewSnapshot:
+    """A snapshot being written, in a temporary file or in memory. It vanishes unless it is installed."""
+
+    def __init__(self, path: str | None, files: FileSystem, *, like: OpenFile | None = None) -> None:
+        self.files = files
+        self.file: OpenFile | None = None
+        self.memory = bytearray()
+        self._installed = False
+        if path is not None:
+            self.file = files.create_temporary(path)
+            if like is not None:
+                try:
+                    files.copy_permissions(self.file, files.status(like))
+                except BaseException:
+                    self._remove()
+                    raise
+
+    @property
+    def path(self) -> str:
+        """The name of the file for messages."""
+        return "<memory>" if self.file is None else self.file.path
+
+    @property
+    def sink(self) -> OpenFile | bytearray:
+        """Where a `SnapshotWriter` writes."""
+        return self.memory if self.file is None else self.file
+
+    def open(self, path: str) -> Snapshot:
+        """Open what was written, as the snapshot at `path` that it is going to be."""
+        if self.file is None:
+            return Snapshot.from_buffer(self.memory)
+        return Snapshot.open(path, self.files, file=OpenFile(self.file.fd, path))
+
+    def prove(self, summary: SnapshotSummary, expected: ContentDigest, n_rows: int, threads: int) -> None:
+        """Make the file durable, read it back and compare it with what it must hold.
+
+        Raises:
+            ContentMismatchError: it holds something else.
+        """
+        if summary.kept_rows is not None or summary.n_rows != n_rows:
+            raise StructureError(
+                self.path, "the rewritten file", f"{n_rows} distinct records", summary.n_rows
+            )
+        if self.file is None:
+            found = summary.digest
+        else:
+            found = sync_and_read_back(self.file, self.files, threads=threads)
+        if found != expected:
+            raise ContentMismatchError(self.path, expected.hex(), found.hex())
+
+    def installed(self, path: str) -> None:
+        """Say that the file is at `path` now and belongs to a store."""
+        assert self.file is not None
+        self.file.path = path
+        self._installed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._installed:
+            self._remove()
+
+    def _remove(self) -> None:
+        if self.file is not None:
+            try:
+                self.files.unlink(self.file.path)
+            finally:
+                self.files.close(self.file)
+
+
+def append_view(writer: SnapshotWriter, view: View) -> None:
+    """Write all records of a view, in insertion order."""
+    snapshot = view.base.snapshot
+    for segment in segments(view):
+        if isinstance(segment, RecordBatch):
+            writer.append(segment)
+        else:
+            writer.append_rows(snapshot, *segment)
+
+
+def fold(store: Store, *, compression: Compression | str | None = None) -> FoldReport:
+    """Write the store's records into a new snapshot, put it in place and remove the log.
+
+    Args:
+        store: an open, writable store.
+        compression: compress the new snapshot in this way; None keeps the present one.
+
+    Raises:
+        ContentMismatchError: the new file did not hold what it must; nothing was changed.
+        DamagedError: a part of the old snapshot that is needed is damaged; nothing was changed.
+        FileIOError: the system refused. Nothing was changed, or the new snapshot is in place and the
+            handle accepts no more writes until it is opened again.
+    """
+    with store.write_lock:
+        store.check_writable()
+        view = store.view()
+        old = view.base.snapshot
+        config = dict(old.config)
+        if compression is not None:
+            config["compression"] = str(Compression.parse(compression))
+        weight = store.delta_weight
+        log_bytes = 0 if store.log is None else store.log.size_bytes()
+        if weight == 0 and config == old.config:
+            if store.log is not None:
+                store.log.remove()
+            return _report(old, old, view, log_bytes, changed=False)
+        path = None if store.in_memory else store.path
+        with NewSnapshot(path, store.files, like=store.lock_file) as new:
+            expected = view_digest(view, store.threads)
+            with SnapshotWriter(
+                new.sink, config, old.database_id, store.files, threads=store.threads
+            ) as writer:
+                append_view(writer, view)
+                summary = writer.finish(expected)
+            new.prove(summary, expected, view.n_records, store.threads)
+            replace(store, new)
+        return _report(old, store.view().base.snapshot, view, log_bytes, changed=True)
+
+
+def replace(store: Store, new: NewSnapshot) -> None:
+    """Put a proved snapshot in the place of the store's and remove the log that it makes stale."""
+    snapshot = new.open(store.path)
+    if new.file is None:
+        store.install(snapshot, None)
+        return
+    files = store.files
+    # The frame that names the new snapshot is durable before the rename: whoever finds the new
+    # snapshot with the old log beside it knows that the log is folded in.
+    assert store.log is not None
+    log = store.log
+    try:
+        log.append_fold(snapshot.identity)
+    except BaseException as error:
+        store.poison(error)
+        raise
+    try:
+        files.rename(new.file.path, store.path)
+    except BaseException as error:
+        if not isinstance(error, FileIOError) or _stands_at(files, new.file, store.path) is not False:
+            store.poison(error)
+        if _stands_at(files, new.file, store.path) is not True:
+            raise
+    new.installed(store.path)
+    store.install(snapshot, new.file)
+    try:
+        # Until the rename is durable the log must stay: a crash may still bring the old file back.
+        files.sync_directory(store.path)
+        log.remove()
+    except BaseException as error:
+        store.poison(error)
+        raise
+
+
+def _stands_at(files: FileSystem, file: OpenFile, path: str) -> bool | None:
+    """Say whether a rename that reported an error took place all the same; None when unknown."""
+    try:
+        there = files.status_at(path)
+        mine = files.status(file)
+    except FileIOError:
+        return None
+    return there is not None and (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)
+
+
+def _report(old: Snapshot, new: Snapshot, view: View, log_bytes: int, *, changed: bool) -> FoldReport:
+    return FoldReport(
+        changed=changed,
+        n_rows=new.n_rows,
+        rows_folded=0 if view.delta is None else view.delta.n_live,
+        rows_removed=old.n_rows - view.n_base,
+        bytes_before=old.header.file_bytes,
+        bytes_after=new.header.file_bytes,
+        log_bytes=log_bytes,
+        digest=new.digest.hex(),
+    )

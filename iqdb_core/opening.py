@@ -1,0 +1,352 @@
+"""Finding, creating, locking and opening databases: everything that leads to a `Store`.
+
+One writer, any number of readers. A writer holds the exclusive lock of the snapshot file and, having
+it, makes sure that the path still names that file. A reader takes no lock and writes nothing: it opens
+the snapshot, reads the log that belongs to it, and begins anew when the path names another file by then.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from typing import TYPE_CHECKING, Any, Literal
+
+from iqdb_core.errors import (
+    ConfigConflictError,
+    DamagedError,
+    DatabaseExistsError,
+    DatabaseNotFoundError,
+    FileIOError,
+    SnapshotMissingError,
+)
+from iqdb_core.log_link import log_path
+from iqdb_core.storage.files import OS_FILES, FileSystem, OpenFile
+from iqdb_core.storage.snapshot import Snapshot
+from iqdb_core.store import Store
+from iqdb_core.threads import resolve_threads
+
+if TYPE_CHECKING:
+    from iqdb_core.config import FsyncPolicy, IqdbConfig
+
+# How often a reader begins anew because the writer has just folded, and how often it reads a log
+# again that looked damaged because the writer was just truncating it.
+_MOVED_ATTEMPTS = 100
+_DAMAGED_ATTEMPTS = 3
+
+
+class HandleSettings:
+    """The settings of one handle, which no file stores."""
+
+    __slots__ = ("auto_compact", "fsync", "threads")
+
+    def __init__(
+        self,
+        fsync: FsyncPolicy | str = "always",
+        threads: int | None = None,
+        auto_compact: int | Literal["auto"] | None = "auto",
+    ) -> None:
+        self.fsync = fsync
+        self.threads = resolve_threads(threads)
+        self.auto_compact = auto_compact
+
+    @classmethod
+    def of(cls, config: IqdbConfig) -> HandleSettings:
+        """Return the handle settings that a configuration has."""
+        return cls(config.fsync, config.threads, config.auto_compact)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return them as arguments of `Store`."""
+        return {"fsync": self.fsync, "threads": self.threads, "auto_compact": self.auto_compact}
+
+
+# --- Opening what is there ----------------------------------------------------------------------
+
+
+def open_for_writing(
+    path: str | os.PathLike[str], settings: HandleSettings, files: FileSystem = OS_FILES
+) -> Store:
+    """Lock and open an existing database.
+
+    Raises:
+        DatabaseNotFoundError: there is none.
+        LockedError: another handle has it open for writing.
+        DamagedError, UnsupportedVersionError, UnsupportedFeatureError, NotADatabaseError: a leaf
+            says what is wrong with it.
+    """
+    real = files.resolve(path)
+    file = _lock(real, path, files)
+    try:
+        snapshot = Snapshot.open(real, files, file=file)
+        snapshot.check_writable()
+        files.sweep_temporaries(real)
+        store = Store(snapshot, files=files, lock_file=file, **settings.arguments())
+        _attach_log(store)
+    except BaseException:
+        files.unlock(file)
+        files.close(file)
+        raise
+    return store
+
+
+def _lock(real: str, path: str | os.PathLike[str], files: FileSystem) -> OpenFile:
+    """Open and lock the file that the path names, at a moment when it does name it."""
+    for _ in range(_MOVED_ATTEMPTS):
+        try:
+            file = files.open_write(real)
+        except FileIOError as error:
+            _refuse_missing(error, real, path, files)
+            raise
+        try:
+            files.lock(file)
+            if _is_at(files, file, real):
+                return file
+            # A compaction put a new file in place between the two calls.
+            files.unlock(file)
+        except BaseException:
+            files.close(file)
+            raise
+        files.close(file)
+    raise FileIOError(real, "lock", OSError(errno.EBUSY, "the file is being replaced all the time"))
+
+
+def _refuse_missing(error: FileIOError, real: str, path: str | os.PathLike[str], files: FileSystem) -> None:
+    if error.errno in {errno.ENOENT, errno.ENOTDIR}:
+        _refuse_orphaned_log(real, files)
+        raise DatabaseNotFoundError(path) from error
+
+
+def _refuse_orphaned_log(real: str, files: FileSystem) -> None:
+    if files.exists(log_path(real)):
+        raise SnapshotMissingError(real, log_path(real))
+
+
+def _is_at(files: FileSystem, file: OpenFile, path: str) -> bool:
+    there = files.status_at(path)
+    mine = files.status(file)
+    return there is not None and (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)
+
+
+def _attach_log(store: Store) -> None:
+    """Read the log of a store that is being opened for writing; remove one that is folded in."""
+    path = log_path(store.path)
+    contents = None
+    if store.files.exists(path):
+        from iqdb_core.storage.wal import read_log
+
+        snapshot = store.view().base.snapshot
+        contents = read_log(path, snapshot.database_id, snapshot.identity, snapshot.dim, store.files)
+        with contents:
+            if contents.n_frames and not contents.stale:
+                store.replay(contents)
+        if contents.stale:
+            # The process that folded the log may have died before its rename was durable.
+            store.files.sync_directory(store.path)
+            store.files.unlink(path)
+            store.files.sync_directory(store.path)
+            contents = None
+    store.attach_log(contents)
+
+
+def open_for_reading(
+    path: str | os.PathLike[str], settings: HandleSettings, files: FileSystem = OS_FILES
+) -> Store:
+    """Open an existing database without a lock, as it is at this moment.
+
+    Raises:
+        DatabaseNotFoundError: there is none.
+        DamagedError, UnsupportedVersionError, UnsupportedFeatureError, NotADatabaseError: a leaf
+            says what is wrong with it.
+    """
+    real = files.resolve(path)
+    damaged = 0
+    for attempt in range(_MOVED_ATTEMPTS):
+        try:
+            file = files.open_read(real)
+        except FileIOError as error:
+            _refuse_missing(error, real, path, files)
+            raise
+        try:
+            store = _read(file, real, settings, files)
+            if store is not None:
+                return store
+        except DamagedError:
+            if _is_at(files, file, real):
+                damaged += 1
+                if damaged >= _DAMAGED_ATTEMPTS:
+                    raise
+        finally:
+            files.close(file)
+        if attempt > 1:
+            time.sleep(0.001)
+    raise FileIOError(real, "read", OSError(errno.EBUSY, "the file is being replaced all the time"))
+
+
+def _read(file: OpenFile, real: str, settings: HandleSettings, files: FileSystem) -> Store | None:
+    """Read snapshot and log; None when the path names another file by then."""
+    snapshot = Snapshot.open(real, files, file=file)
+    store = Store(snapshot, files=files, read_only=True, **settings.arguments())
+    path = log_path(real)
+    store.log_status = log_status(files, real)
+    if store.log_status is not None:
+        from iqdb_core.storage.wal import read_log
+
+        with read_log(path, snapshot.database_id, snapshot.identity, snapshot.dim, files) as contents:
+            if contents.n_frames and not contents.stale:
+                store.replay(contents)
+    return store if _is_at(files, file, real) else None
+
+
+def log_status(files: FileSystem, path: str) -> tuple[int, int, int, int] | None:
+    """Return what tells one state of a database's log from another, or None when there is no log."""
+    status = files.status_at(log_path(path))
+    if status is None:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+# --- Creating -----------------------------------------------------------------------------------
+
+
+def create(path: str | os.PathLike[str], config: IqdbConfig, files: FileSystem = OS_FILES) -> Store:
+    """Create an empty database at a path where nothing is, and open it for writing.
+
+    Raises:
+        DatabaseExistsError: something stands at the path.
+        SnapshotMissingError: a log is there without its snapshot.
+        FileIOError: the system refused, for example because the directory does not exist.
+    """
+    from iqdb_core.fold import NewSnapshot
+
+    real = check_free(path, files)
+    with NewSnapshot(real, files) as new:
+        write_empty(new, config)
+        return install_new(new, real, HandleSettings.of(config), files)
+
+
+def check_free(path: str | os.PathLike[str], files: FileSystem) -> str:
+    """Return the real path of a database to be created; see `create` for what is refused."""
+    real = files.resolve(path)
+    if files.exists(real):
+        raise DatabaseExistsError(path)
+    _refuse_orphaned_log(real, files)
+    return real
+
+
+def write_empty(new: Any, config: IqdbConfig) -> None:
+    """Write a snapshot without records."""
+    from iqdb_core.storage.snapshot_writer import SnapshotWriter
+
+    check_buildable(config)
+    with SnapshotWriter(new.sink, config.stored_dict(), database_id(config), new.files) as writer:
+        writer.finish(sync=True)
+
+
+def install_new(new: Any, real: str, settings: HandleSettings, files: FileSystem) -> Store:
+    """Give a finished, durable new database its name and open it; its file is locked already."""
+    snapshot = new.open(real)
+    files.install_new(new.file.path, real)
+    new.installed(real)
+    try:
+        files.sync_directory(real)
+        store = Store(snapshot, files=files, lock_file=new.file, **settings.arguments())
+        store.attach_log(None)
+    except BaseException:
+        files.close(new.file)
+        raise
+    return store
+
+
+def check_buildable(config: IqdbConfig) -> None:
+    """Refuse an index kind that this release cannot build."""
+    from iqdb_core.index import index_class
+
+    index_class(config.index.kind)
+
+
+def database_id(config: IqdbConfig) -> bytes:
+    """Return the id for a new database."""
+    return os.urandom(16) if config.database_id is None else config.database_id
+
+
+def open_in_memory(config: IqdbConfig, files: FileSystem = OS_FILES) -> Store:
+    """Return a database that lives in memory and ends with its handle."""
+    from iqdb_core.fold import NewSnapshot
+
+    with NewSnapshot(None, files) as new:
+        write_empty(new, config)
+        return Store(new.open(""), files=files, **HandleSettings.of(config).arguments())
+
+
+def open_or_create(
+    path: str | os.PathLike[str], config: IqdbConfig, *, check_index: bool, files: FileSystem = OS_FILES
+) -> Store:
+    """Open a database, or create it when nothing is at the path.
+
+    Raises:
+        ConfigConflictError: it exists and contradicts the configuration.
+    """
+    settings = HandleSettings.of(config)
+    try:
+        store = open_for_writing(path, settings, files)
+    except DatabaseNotFoundError:
+        try:
+            return create(path, config, files)
+        except DatabaseExistsError:
+            # Somebody else was faster. What they made is opened as if it had been there before.
+            store = open_for_writing(path, settings, files)
+    try:
+        check_conflicts(store, config, check_index=check_index)
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+# --- Contradictions -----------------------------------------------------------------------------
+
+_FIXED = "it cannot change; open the file with its own value, or create another database"
+_INDEX_HINT = "open it without one; to change it, export the records and import them into a new file"
+_COMPRESSION_HINT = "compact the database with the new compression to change it"
+
+
+def check_conflicts(store: Store, config: IqdbConfig, *, check_index: bool) -> None:
+    """Refuse a configuration that contradicts the file.
+
+    The file's compression is not contradicted by the default, and provenance only by the keys that
+    the request names.
+    """
+    stored = store.config
+    where = store.path
+
+    def conflict(field: str, requested: object, found: object, hint: str) -> ConfigConflictError:
+        return ConfigConflictError(field, requested, found, where=where, hint=hint)
+
+    if config.dim != stored.dim:
+        raise conflict("dim", config.dim, stored.dim, _FIXED)
+    if config.metric is not stored.metric:
+        raise conflict("metric", config.metric.value, stored.metric.value, _FIXED)
+    if check_index and config.index != stored.index:
+        raise conflict("index", config.index.to_dict(), stored.index.to_dict(), _INDEX_HINT)
+    requested, found = str(config.compression), str(stored.compression)
+    if requested not in ("none", found):
+        raise conflict("compression", requested, found, _COMPRESSION_HINT)
+    for key, value in config.provenance.items():
+        if stored.provenance.get(key) != value:
+            raise conflict(f"provenance {key!r}", value, stored.provenance.get(key), _FIXED)
+    if config.database_id not in (None, stored.database_id):
+        assert stored.database_id is not None
+        assert config.database_id is not None
+        raise conflict("database_id", config.database_id.hex(), stored.database_id.hex(), _FIXED)
+
+
+def refreshed(store: Store) -> Store | None:
+    """Return a read-only store of what is on disk now, or None when that is what `store` has."""
+    files = store.files
+    snapshot = store.view().base.snapshot
+    there = files.status_at(store.path)
+    same = there is not None and (there.st_dev, there.st_ino) == snapshot.inode
+    if same and log_status(files, store.path) == store.log_status:
+        return None
+    settings = HandleSettings(store.fsync, store.threads, store.auto_compact)
+    return open_for_reading(store.path, settings, files)

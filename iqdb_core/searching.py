@@ -1,0 +1,154 @@
+"""The searching half of the handle."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from iqdb_core.search import query_block, query_buffer, search
+from iqdb_core.search_request import search_request
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
+
+    from iqdb_core.filters import Filter
+    from iqdb_core.hits import Hit
+    from iqdb_core.index.protocol import Buffer
+    from iqdb_core.store import Store
+
+
+class Searching:
+    """What `Iqdb` offers to find records by their vectors."""
+
+    _store: Store
+
+    def search(
+        self,
+        query: ArrayLike,
+        k: int,
+        *,
+        filter: Filter | str | None = None,
+        ef: int | None = None,
+        n_probes: int | None = None,
+        exact: bool = False,
+        max_distance: float | None = None,
+    ) -> list[Hit]:
+        """Return the records nearest to a query, by distance, then by insertion.
+
+        Args:
+            query: `dim` finite numbers; a float32 array is used without a copy.
+            k: how many, at least 1. There are fewer hits only when fewer records qualify.
+            filter: only records whose metadata meets this `Filter` or expression.
+            ef: search breadth, for the index kind hnsw.
+            n_probes: lists to visit, for the index kind ivf.
+            exact: scan every candidate. The index kind flat always does.
+            max_distance: only records at most this far away.
+
+        Raises:
+            VectorIndexError: a leaf says which argument is not acceptable.
+            DamagedError: a part of the file that the answer depends on is damaged.
+        """
+        store = self._store
+        view = store.lease()
+        try:
+            buffer = query_buffer(query, view.base.snapshot.dim)
+            request = search_request(view.base.index, k, filter, ef, n_probes, max_distance, exact=exact)
+            return search(view, buffer, 1, request, store.threads)[0]
+        finally:
+            store.release(view)
+
+    def search_with(self, query: ArrayLike, k: int, filter: Filter | str | None) -> list[Hit]:
+        """Return the nearest records that meet a filter; `search` with a filter."""
+        return self.search(query, k, filter=filter)
+
+    def search_batch(
+        self,
+        queries: ArrayLike,
+        k: int,
+        *,
+        filter: Filter | str | None = None,
+        ef: int | None = None,
+        n_probes: int | None = None,
+        exact: bool = False,
+        max_distance: float | None = None,
+    ) -> list[list[Hit]]:
+        """Return the hits of each of n x `dim` queries; the same as n calls of `search`, faster."""
+        from iqdb_core.sources import many_vectors
+
+        store = self._store
+        view = store.lease()
+        try:
+            dim = view.base.snapshot.dim
+            checked = many_vectors(queries, dim, lambda row: f"query {row}", what="queries")
+            request = search_request(view.base.index, k, filter, ef, n_probes, max_distance, exact=exact)
+            return search(view, checked, len(checked), request, store.threads)
+        finally:
+            store.release(view)
+
+    def search_batch_with(
+        self,
+        queries: ArrayLike,
+        k: int,
+        filter: Filter | str | None,
+    ) -> list[list[Hit]]:
+        """Return the hits of each query that meet a filter; `search_batch` with a filter."""
+        return self.search_batch(queries, k, filter=filter)
+
+    def search_buffers(
+        self,
+        queries: Buffer,
+        n_queries: int,
+        k: int,
+        *,
+        filter: Filter | str | None = None,
+        ef: int | None = None,
+        n_probes: int | None = None,
+        exact: bool = False,
+        max_distance: float | None = None,
+    ) -> list[list[Hit]]:
+        """Search with queries in a buffer of n_queries x `dim` float32, C-contiguous.
+
+        The same as `search_batch`, but NumPy is imported only when the database has a log or the
+        search a filter.
+        """
+        store = self._store
+        view = store.lease()
+        try:
+            dim = view.base.snapshot.dim
+            checked = query_block(queries, n_queries, dim)
+            request = search_request(view.base.index, k, filter, ef, n_probes, max_distance, exact=exact)
+            return search(view, checked, n_queries, request, store.threads)
+        finally:
+            store.release(view)
+
+    def search_arrays(
+        self,
+        queries: ArrayLike,
+        k: int,
+        *,
+        filter: Filter | str | None = None,
+        ef: int | None = None,
+        n_probes: int | None = None,
+        exact: bool = False,
+        max_distance: float | None = None,
+    ) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        """Return the ids and distances of the hits of each query as arrays, for bulk work.
+
+        Returns:
+            ids[n, w] and distances f64[n, w], where w is the smaller of `k` and the number of
+            records. The ids are uint64 when all ids that the database has are integers, else
+            objects. Where a query has fewer than w hits (with a filter or a maximal distance), the
+            rest of its row has the distance infinity and the id 0 (None among objects).
+        """
+        from iqdb_core.search_arrays import search_arrays
+        from iqdb_core.sources import many_vectors
+
+        store = self._store
+        view = store.lease()
+        try:
+            dim = view.base.snapshot.dim
+            checked = many_vectors(queries, dim, lambda row: f"query {row}", what="queries")
+            request = search_request(view.base.index, k, filter, ef, n_probes, max_distance, exact=exact)
+            return search_arrays(view, checked, request, store.threads)
+        finally:
+            store.release(view)

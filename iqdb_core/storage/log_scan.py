@@ -1,0 +1,241 @@
+"""Finding the frames of a log, and telling a torn tail from damage (log format, section 5).
+
+Nothing here decodes a body, so nothing needs NumPy. Memory is bounded by one frame.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from iqdb_core._kernels import crc32c
+from iqdb_core.errors import LogDamagedError, LogMismatchError, UnsupportedVersionError
+from iqdb_core.storage.layout import (
+    FRAME_ALIGNMENT,
+    FRAME_CRC_OFFSET,
+    FRAME_FOLD,
+    FRAME_HEADER_BYTES,
+    FRAME_MARKER,
+    FRAME_TYPES,
+    LOG_HEADER_BYTES,
+    LOG_HEADER_CRC_OFFSET,
+    LOG_MAGIC,
+    LOG_VERSION,
+    MAX_FRAME_BYTES,
+    FrameHeader,
+    LogHeader,
+    ReservedError,
+    decode_frame_header,
+    decode_log_header,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from iqdb_core.storage.files import FileSystem, OpenFile
+
+_WINDOW_BYTES = 1 << 20
+_BUDGET_BYTES = 1 << 20
+
+
+class FoundFrame(NamedTuple):
+    """A whole frame: its number from 0, its place, its header and its body."""
+
+    number: int
+    offset: int
+    header: FrameHeader
+    body: memoryview
+
+
+class LogScan(NamedTuple):
+    """What a log holds.
+
+    Attributes:
+        header: None when the log's creation was torn; then there are no frames.
+        n_frames: the number of whole frames.
+        valid_bytes: where the last of them ends; 0 when the creation was torn.
+        torn_bytes: what follows and is dropped.
+        last_crc: what the next frame names as previous_crc.
+        folded_into: the snapshot identity that the last frame names, if that is a fold frame.
+    """
+
+    header: LogHeader | None
+    n_frames: int
+    valid_bytes: int
+    torn_bytes: int
+    last_crc: int
+    folded_into: int | None
+
+
+class LogBytes:
+    """The first `size` bytes of a log, read in windows. More may be appended to the file meanwhile."""
+
+    def __init__(self, file: OpenFile, files: FileSystem, size: int) -> None:
+        self.path = file.path
+        self.size = size
+        self._file = file
+        self._files = files
+        self._window = memoryview(b"")
+        self._offset = 0
+
+    def read(self, offset: int, size: int) -> memoryview:
+        """Return `size` bytes at `offset`, fewer where the log ends."""
+        size = min(size, self.size - offset)
+        start = offset - self._offset
+        if start < 0 or start + size > len(self._window):
+            want = min(max(size, _WINDOW_BYTES), self.size - offset)
+            self._window = memoryview(self._files.read(self._file, want, offset))
+            self._offset = offset
+            start = 0
+        return self._window[start : start + size]
+
+
+def walk_frames(log: LogBytes, header: LogHeader, *, stop: int | None = None) -> Iterator[FoundFrame]:
+    """Yield the whole frames in their order, up to a torn tail or to `stop`.
+
+    Raises:
+        LogDamagedError: a frame is bad and this is no torn tail.
+    """
+    seed = crc32c(header.database_id)
+    stop = log.size if stop is None else stop
+    offset, number, previous = LOG_HEADER_BYTES, 0, header.header_crc
+    while offset < stop:
+        frame = whole_frame(log, offset, seed)
+        if frame is None:
+            reason = _reason_not_torn(log, offset, number + 1, seed)
+            if reason:
+                raise LogDamagedError(log.path, number, offset, reason)
+            return
+        found, body = frame
+        if found.sequence != number + 1:
+            raise LogDamagedError(
+                log.path, number, offset, f"sequence {found.sequence}, expected {number + 1}"
+            )
+        if found.previous_crc != previous:
+            raise LogDamagedError(
+                log.path,
+                number,
+                offset,
+                f"it follows a frame with CRC-32C {found.previous_crc:08x}, not {previous:08x}",
+            )
+        yield FoundFrame(number, offset, found, body)
+        previous = found.frame_crc
+        number += 1
+        offset += FRAME_HEADER_BYTES + found.body_bytes
+
+
+def scan_log(log: LogBytes, database_id: bytes, dim: int) -> LogScan:
+    """Walk through the whole log, verify every frame, and say what there is.
+
+    Raises:
+        UnsupportedVersionError: a log of another format version.
+        LogMismatchError: a log of another database.
+        LogDamagedError: a bad header or frame that no crash explains.
+    """
+    header = _read_header(log, database_id)
+    if header is None:
+        return LogScan(None, 0, 0, log.size, 0, None)
+    if header.database_id != database_id:
+        raise LogMismatchError(
+            log.path,
+            f"this log belongs to database {header.database_id.hex()}, not {database_id.hex()}",
+        )
+    if header.dim != dim:
+        raise LogMismatchError(log.path, f"this log is for dimension {header.dim}, not {dim}")
+    last: FoundFrame | None = None
+    for frame in walk_frames(log, header):
+        last = frame
+    if last is None:
+        end = LOG_HEADER_BYTES
+        return LogScan(header, 0, end, log.size - end, header.header_crc, None)
+    end = last.offset + FRAME_HEADER_BYTES + last.header.body_bytes
+    folded_into = None
+    if last.header.type == FRAME_FOLD:
+        folded_into = int.from_bytes(last.body[:8], "little")
+    return LogScan(header, last.number + 1, end, log.size - end, last.header.frame_crc, folded_into)
+
+
+def _read_header(log: LogBytes, database_id: bytes) -> LogHeader | None:
+    data = bytes(log.read(0, LOG_HEADER_BYTES))
+    version = int.from_bytes(data[8:12], "little")
+    if data[:8] == LOG_MAGIC and len(data) >= 12 and version not in {0, LOG_VERSION}:
+        raise UnsupportedVersionError(log.path, version, str(LOG_VERSION), what="log")
+    if len(data) < LOG_HEADER_BYTES:
+        return None
+    found = crc32c(data[:LOG_HEADER_CRC_OFFSET])
+    stored = int.from_bytes(data[LOG_HEADER_CRC_OFFSET:], "little")
+    if found != stored:
+        if (
+            not any(data)
+            and _reason_not_torn(log, LOG_HEADER_BYTES - FRAME_ALIGNMENT, 0, crc32c(database_id)) is None
+        ):
+            return None
+        raise LogDamagedError(log.path, 0, 0, f"header: CRC-32C {found:08x}, expected {stored:08x}")
+    try:
+        header = decode_log_header(data)
+    except ReservedError as error:
+        raise LogDamagedError(log.path, 0, 0, f"{error} is not zero") from error
+    if (header.magic, header.version, header.header_bytes) != (LOG_MAGIC, LOG_VERSION, LOG_HEADER_BYTES):
+        raise LogDamagedError(log.path, 0, 0, "header: wrong magic, version or header_bytes")
+    return header
+
+
+def _plausible_header(log: LogBytes, offset: int) -> FrameHeader | None:
+    """Return the header of what may be a frame at `offset`, before its checksum is computed."""
+    data = bytes(log.read(offset, FRAME_HEADER_BYTES))
+    if len(data) < FRAME_HEADER_BYTES or data[:4] != FRAME_MARKER:
+        return None
+    try:
+        header = decode_frame_header(data)
+    except ReservedError:
+        return None
+    if (
+        header.type not in FRAME_TYPES
+        or header.body_bytes % FRAME_ALIGNMENT
+        or header.body_bytes > MAX_FRAME_BYTES
+        or header.body_bytes > log.size - offset - FRAME_HEADER_BYTES
+        or not LOG_HEADER_BYTES <= header.settled_bytes <= offset
+    ):
+        return None
+    return header
+
+
+def whole_frame(log: LogBytes, offset: int, seed: int) -> tuple[FrameHeader, memoryview] | None:
+    """Return header and body of the whole frame at `offset`; None when there is none.
+
+    `seed` is the CRC-32C of the database id.
+    """
+    header = _plausible_header(log, offset)
+    if header is None:
+        return None
+    frame = log.read(offset, FRAME_HEADER_BYTES + header.body_bytes)
+    body = frame[FRAME_HEADER_BYTES:]
+    if len(body) < header.body_bytes:
+        return None  # the file became shorter while it was read
+    if crc32c(body, crc32c(frame[:FRAME_CRC_OFFSET], seed)) != header.frame_crc:
+        return None
+    return header, body
+
+
+def _reason_not_torn(log: LogBytes, offset: int, sequence: int, seed: int) -> str | None:
+    """Return why the bytes from `offset` on, no whole frame, are damage; None for a torn tail.
+
+    They are damage when a later frame of this log says that it was settled beyond `offset`: then the
+    bytes here had been on stable storage and have changed.
+    """
+    budget = 2 * log.size + _BUDGET_BYTES
+    base = offset + FRAME_ALIGNMENT
+    while base < log.size:
+        window = bytes(log.read(base, _WINDOW_BYTES))
+        place = window.find(FRAME_MARKER)
+        while place >= 0:
+            header = None if place % FRAME_ALIGNMENT else _plausible_header(log, base + place)
+            if header is not None and header.sequence > sequence and header.settled_bytes > offset:
+                budget -= FRAME_HEADER_BYTES + header.body_bytes
+                if budget < 0:
+                    return "what follows cannot be told from frames"
+                if whole_frame(log, base + place, seed) is not None:
+                    return f"a whole frame stands behind it at byte {base + place}"
+            place = window.find(FRAME_MARKER, place + 1)
+        # Windows begin at multiples of 8, as frames do, so no marker is cut in two.
+        base += _WINDOW_BYTES
+    return None

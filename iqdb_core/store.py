@@ -1,0 +1,369 @@
+"""`Store`: the state behind a handle, and the only code that changes it.
+
+Two locks order everything. `write_lock` is held by one writer for as long as its operation takes, disk
+included. The publication lock is held for moments: to lease the current view, to give a lease back, and to
+apply an acknowledged write to the delta and publish the view after it. Searches hold no lock while they
+work; they see the view that they leased, which never changes.
+
+The life of a write: everything is checked and looked up, one frame goes to the log, the log is synced
+as the policy says, the delta takes the records, the call returns. Nothing after the log can fail for a
+reason that the data gives.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, Literal
+
+from iqdb_core.errors import BatchTooLargeError, ClosedError, PersistError, PoisonedError, ReadOnlyError
+from iqdb_core.index import index_class
+from iqdb_core.storage.files import OS_FILES, FileSystem, OpenFile
+from iqdb_core.types import IndexKind
+from iqdb_core.view import Base, View
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from iqdb_core.config import FsyncPolicy, IqdbConfig
+    from iqdb_core.delta import Delta
+    from iqdb_core.log_link import LogLink
+    from iqdb_core.records import RecordBatch
+    from iqdb_core.storage.snapshot import Snapshot
+    from iqdb_core.storage.wal import LogContents
+    from iqdb_core.types import MetadataValue, VectorId
+
+MEMORY_PATH = "<memory>"
+_MIN_AUTO_FOLD = 20_000
+_AUTO_FOLD_SHARE = 8
+
+
+class Store:
+    """One open database: its view, its delta, its log and its locks."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        *,
+        files: FileSystem = OS_FILES,
+        lock_file: OpenFile | None = None,
+        read_only: bool = False,
+        fsync: FsyncPolicy | str = "always",
+        threads: int = 1,
+        auto_compact: int | Literal["auto"] | None = "auto",
+    ) -> None:
+        self.path = snapshot.path
+        self.in_memory = lock_file is None and not read_only
+        self.files = files
+        self.read_only = read_only
+        self.fsync = fsync
+        self.threads = threads
+        self.auto_compact = auto_compact
+        self.write_lock = threading.RLock()
+        self.lock_file = lock_file
+        self.log: LogLink | None = None
+        self.log_status: tuple[int, int, int, int] | None = None
+        self.auto_fold_error: str | None = None
+        self._publication = threading.Lock()
+        self._poison: str | None = None
+        self._auto_fold_at = 0
+        self._delta: Delta | None = None
+        self._view: View | None = View(open_base(snapshot), None, snapshot.n_rows, None)
+
+    # --- Reading --------------------------------------------------------------------------------
+
+    def view(self) -> View:
+        """Return the current view without a lease, for facts that do not change under a writer.
+
+        Raises:
+            ClosedError: the handle was closed.
+        """
+        view = self._view
+        if view is None:
+            raise ClosedError(self.path)
+        return view
+
+    def lease(self) -> View:
+        """Return the current view and keep its bitmaps from changing until `release`."""
+        with self._publication:
+            view = self._view
+            if view is not None:
+                view.leases += 1
+                return view
+        raise ClosedError(self.path)
+
+    def release(self, view: View) -> None:
+        """Give a lease back."""
+        with self._publication:
+            view.leases -= 1
+
+    def locate(self, record_id: VectorId) -> tuple[View, int, bool]:
+        """Return a view, the row of a record in it (-1: absent), and whether that is in the delta."""
+        with self._publication:
+            view = self._view
+            if view is None:
+                raise ClosedError(self.path)
+            if self._delta is not None:
+                row = self._delta.find(record_id)
+                if row >= 0:
+                    return view, row, True
+            view.leases += 1
+        try:
+            row = view.base.snapshot.find(record_id)
+            live = view.live
+            if row >= 0 and live is not None and not live[row >> 3] >> (row & 7) & 1:
+                row = -1
+        finally:
+            self.release(view)
+        return view, row, False
+
+    @property
+    def config(self) -> IqdbConfig:
+        """The configuration: what the file says, and this handle's own settings."""
+        from iqdb_core.config import FsyncPolicy, IqdbConfig
+
+        snapshot = self.view().base.snapshot
+        return IqdbConfig.from_dict(
+            {
+                **snapshot.config,
+                "fsync": FsyncPolicy.parse(self.fsync),
+                "threads": self.threads,
+                "auto_compact": self.auto_compact,
+                "database_id": snapshot.database_id,
+            }
+        )
+
+    # --- Writing --------------------------------------------------------------------------------
+
+    def check_writable(self) -> None:
+        """Refuse to go on when nothing may be written.
+
+        Raises:
+            ClosedError, ReadOnlyError, PoisonedError: the reason.
+        """
+        if self._view is None:
+            raise ClosedError(self.path)
+        if self.read_only:
+            raise ReadOnlyError(self.path)
+        if self._poison is not None:
+            raise PoisonedError(self.path, self._poison)
+
+    def poison(self, cause: BaseException | str) -> None:
+        """Accept no more writes: what is on disk is no longer known for sure."""
+        if self._poison is None:
+            self._poison = str(cause) or type(cause).__name__
+
+    @property
+    def poisoned(self) -> bool:
+        """Whether an earlier write failed."""
+        return self._poison is not None
+
+    def upsert(self, batch: RecordBatch) -> None:
+        """Log and apply records that are valid and have distinct ids."""
+        with self.write_lock:
+            self.check_writable()
+            if not len(batch):
+                return
+            base_rows = self.view().base.snapshot.find_many(batch.ids)
+            delta = self._ready_delta()
+            delta.reserve(len(batch))
+            with _Logged(self):
+                if self.log is not None:
+                    self.log.append_upsert(batch.ids, batch.vectors, batch.metadata)
+                with self._publication:
+                    self._pin(delta)
+                    delta.upsert(batch, base_rows)
+                    self._publish()
+            self._fold_when_due()
+
+    def upsert_one(self, record_id: VectorId, vector: Any, metadata: dict[str, MetadataValue] | None) -> None:
+        """Log and apply one valid record; `vector` is float32[1, dim]."""
+        from iqdb_core.records import Ids, MetadataColumns
+
+        columns = None if metadata is None else MetadataColumns.from_dicts([metadata])
+        with self.write_lock:
+            self.check_writable()
+            base_row = self.view().base.snapshot.find(record_id)
+            delta = self._ready_delta()
+            delta.reserve(1)
+            with _Logged(self):
+                if self.log is not None:
+                    self.log.append_upsert(Ids.from_list([record_id]), vector, columns)
+                with self._publication:
+                    self._pin(delta)
+                    delta.upsert_one(record_id, vector[0], metadata, base_row)
+                    self._publish()
+            self._fold_when_due()
+
+    def delete(self, ids: Sequence[VectorId]) -> int:
+        """Log and apply the removal of those of distinct valid ids that are there; return how many."""
+        from iqdb_core.records import Ids
+
+        with self.write_lock:
+            self.check_writable()
+            base_rows = self.view().base.snapshot.find_many(Ids.from_list(ids))
+            delta = self._ready_delta()
+            present = delta.present(ids, base_rows)
+            if not present:
+                return 0
+            found = [ids[index] for index in present]
+            with _Logged(self):
+                if self.log is not None:
+                    self.log.append_delete(Ids.from_list(found))
+                with self._publication:
+                    self._pin(delta)
+                    delta.delete(found, base_rows[present])
+                    self._publish()
+            self._fold_when_due()
+            return len(found)
+
+    def replay(self, contents: LogContents) -> None:
+        """Apply the frames of a log. Called before the store is shared."""
+        from iqdb_core.sources import distinct
+        from iqdb_core.storage.frames import UpsertFrame
+
+        snapshot = self.view().base.snapshot
+        delta = self._ready_delta()
+        for frame in contents.frames():
+            if isinstance(frame, UpsertFrame):
+                batch = distinct(frame.batch)
+                delta.upsert(batch, snapshot.find_many(batch.ids))
+            else:
+                delta.delete(frame.ids.to_list(), snapshot.find_many(frame.ids))
+        self._publish()
+
+    def attach_log(self, contents: LogContents | None) -> None:
+        """Log from now on beside the present snapshot; `contents` is what the log there holds, if any."""
+        from iqdb_core.config import FsyncPolicy
+        from iqdb_core.log_link import LogLink
+
+        assert self.lock_file is not None
+        policy = FsyncPolicy.parse(self.fsync)
+        self.log = LogLink(self.view().base.snapshot, self.lock_file, self.files, policy, contents)
+
+    def _ready_delta(self) -> Delta:
+        delta = self._delta
+        if delta is None:
+            from iqdb_core.delta import Delta
+
+            snapshot = self.view().base.snapshot
+            delta = self._delta = Delta(snapshot.n_rows, snapshot.dim)
+        return delta
+
+    def _pin(self, delta: Delta) -> None:
+        view = self._view
+        assert view is not None
+        if view.leases:
+            delta.pin()
+
+    def _publish(self) -> None:
+        view = self._view
+        delta = self._delta
+        assert view is not None
+        assert delta is not None
+        hidden = delta.base_live.n_zeros
+        live = delta.base_live.bits if hidden else None
+        self._view = View(view.base, live, delta.n_base_rows - hidden, delta.view())
+
+    # --- Folding --------------------------------------------------------------------------------
+
+    @property
+    def delta_weight(self) -> int:
+        """Rows of the delta and hidden rows of the snapshot."""
+        return 0 if self._delta is None else self._delta.weight
+
+    def _fold_when_due(self) -> None:
+        limit = self.auto_compact
+        if limit is None:
+            return
+        if limit == "auto":
+            limit = max(_MIN_AUTO_FOLD, self.view().base.snapshot.n_rows // _AUTO_FOLD_SHARE)
+        weight = self.delta_weight
+        if weight < max(limit, self._auto_fold_at):
+            return
+        from iqdb_core.fold import fold
+
+        try:
+            fold(self)
+        except PersistError as error:
+            # The write that came before is acknowledged and durable whatever becomes of the fold, so
+            # its caller gets no error. Folding is tried again when the delta has doubled.
+            self.auto_fold_error = str(error)
+            self._auto_fold_at = 2 * weight
+            import warnings
+
+            warnings.warn(f"automatic compaction failed: {error}", RuntimeWarning, stacklevel=4)
+        else:
+            self.auto_fold_error = None
+            self._auto_fold_at = 0
+
+    def install(self, snapshot: Snapshot, lock_file: OpenFile | None) -> None:
+        """Go on with a new snapshot that holds everything. Searches at work finish on the old one."""
+        base = open_base(snapshot)
+        with self._publication:
+            self._delta = None
+            self._view = View(base, None, snapshot.n_rows, None)
+        old, self.lock_file = self.lock_file, lock_file
+        if lock_file is not None:
+            self.attach_log(None)
+        if old is not None:
+            self.files.unlock(old)
+            self.files.close(old)
+
+    # --- Closing --------------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._view is None
+
+    def close(self) -> None:
+        """Sync and close the log and give the lock back. Views that are still leased stay valid."""
+        with self.write_lock:
+            log, self.log = self.log, None
+            lock_file, self.lock_file = self.lock_file, None
+            with self._publication:
+                self._view = None
+                self._delta = None
+            try:
+                if log is not None:
+                    log.close()
+            finally:
+                if lock_file is not None:
+                    self.files.unlock(lock_file)
+                    self.files.close(lock_file)
+
+
+class _Logged:
+    """What is in the block goes to the log and to the delta, or the store is poisoned."""
+
+    __slots__ = ("_n_frames", "_store")
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._n_frames = 0 if store.log is None else store.log.n_frames
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is None or isinstance(error, BatchTooLargeError):
+            return
+        log = self._store.log
+        if isinstance(error, PersistError):
+            # A log that could not even be made leaves nothing behind; everything else is unsure.
+            if log is None or log.open:
+                self._store.poison(error)
+        elif log is None or log.n_frames != self._n_frames:
+            # Interrupted between log and delta.
+            self._store.poison(error)
+
+
+def open_base(snapshot: Snapshot) -> Base:
+    """Return a snapshot together with its index."""
+
+    def array(name: str) -> memoryview | None:
+        return snapshot.array(name) if name in snapshot.sections else None
+
+    settings = snapshot.config["index"]
+    kind = index_class(IndexKind(settings["kind"]))
+    return Base(snapshot, kind.open(settings, snapshot.metric, snapshot.n_rows, array))

@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import inspect
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from iqdb_cli.exit_codes import EXIT_STATUSES, ExitStatus, status_of
+from iqdb_core import errors
+
+DEVICE_FULL = "/dev/full"
+LIKE = ("--like", "5")
+
+EXPECTED = {
+    "InvalidConfigError": 2,
+    "ConfigConflictError": 2,
+    "DimensionMismatchError": 4,
+    "InvalidVectorError": 4,
+    "InvalidIdError": 4,
+    "DuplicateIdError": 4,
+    "InvalidMetadataError": 4,
+    "InvalidFilterError": 2,
+    "InvalidMetricError": 2,
+    "InvalidParameterError": 2,
+    "BatchTooLargeError": 4,
+    "DatabaseNotFoundError": 3,
+    "DatabaseExistsError": 8,
+    "NotADatabaseError": 4,
+    "UnsupportedVersionError": 7,
+    "UnsupportedFeatureError": 7,
+    "LockedError": 5,
+    "ReadOnlyError": 8,
+    "ClosedError": 8,
+    "PoisonedError": 8,
+    "FileIOError": 8,
+    "ChecksumError": 6,
+    "StructureError": 6,
+    "TruncatedError": 6,
+    "LogDamagedError": 6,
+    "LogMismatchError": 6,
+    "ContentMismatchError": 6,
+}
+
+
+def leaves() -> list[type[errors.Error]]:
+    classes = [c for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, errors.Error)]
+    return [c for c in classes if not any(issubclass(d, c) and d is not c for d in classes)]
+
+
+def test_every_error_has_its_documented_status():
+    found = {c.__name__: status_of(c.__new__(c)) for c in leaves()}
+    assert found == EXPECTED
+
+
+def test_every_status_is_documented():
+    assert [status for status, _ in EXIT_STATUSES] == list(ExitStatus)
+    assert all(meaning.endswith(".") for _, meaning in EXIT_STATUSES)
+
+
+def test_a_missing_database_is_not_found_and_says_what_makes_one(iqdb, tmp_path):
+    path = tmp_path / "absent.iqdb"
+    for arguments in (("search", path, *LIKE), ("get", path, "1"), ("delete", path, "1"), ("compact", path)):
+        outcome = iqdb(*arguments)
+        assert (outcome.status, outcome.stdout) == (3, b"")
+        assert outcome.stderr == (
+            f'iqdb: {path}: no such database; "iqdb create" or "iqdb import --metric" makes one\n'
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_no_database_is_bad_input(iqdb, tmp_path):
+    path = tmp_path / "x.iqdb"
+    path.write_bytes(b"something else entirely")
+    outcome = iqdb("search", path, *LIKE)
+    assert outcome.status == 4
+    assert outcome.stderr.startswith(f"iqdb: {path}: not an iqdb database")
+
+
+def test_a_damaged_database_is_status_6_and_gives_no_answer(iqdb, database):
+    raw = bytearray(database.read_bytes())
+    raw[4096 + 100] ^= 1
+    database.write_bytes(raw)
+    outcome = iqdb("search", database, *LIKE)
+    assert (outcome.status, outcome.stdout) == (6, b"")
+    assert len(outcome.stderr.splitlines()) == 1
+
+
+def test_an_unexpected_error_is_one_line_without_a_traceback(iqdb, database, monkeypatch):
+    def broken(*_args, **_kwargs):
+        raise RuntimeError("first line\nsecond line")
+
+    monkeypatch.setattr("iqdb_cli.commands.search.read_queries", broken)
+    outcome = iqdb("search", database, "q.npy")
+    assert outcome.status == 1
+    assert outcome.stderr == (
+        "iqdb: unexpected error (RuntimeError: first line)\n"
+        'This is a defect of iqdb; run it again as "iqdb --debug ..." to see where it happened.\n'
+    )
+
+
+def test_debug_shows_the_traceback_too(iqdb, tmp_path):
+    path = tmp_path / "absent.iqdb"
+    for arguments, env in ((["--debug"], None), ([], {"IQDB_DEBUG": "1"})):
+        outcome = iqdb.process(*arguments, "search", path, *LIKE, env=env)
+        assert outcome.status == 3
+        assert outcome.stderr.startswith("Traceback (most recent call last):")
+        assert outcome.stderr.splitlines()[-1].startswith(f"iqdb: {path}: no such database")
+
+
+def test_a_reader_that_stops_early_ends_the_command_quietly(iqdb, database):
+    process = subprocess.Popen(
+        iqdb.command("search", database, "--k", "200"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=iqdb.environment(),
+    )
+    process.stdout.close()
+    process.stdin.write(b"[1,2,3,4,5,6,7,8]\n" * 200)
+    process.stdin.close()
+    assert process.stderr.read() == b""
+    assert process.wait(60) == 0
+    process.stderr.close()
+
+
+@pytest.mark.skipif(not os.path.exists(DEVICE_FULL), reason="only Linux has /dev/full")
+@pytest.mark.parametrize("k", ["1", "200"])
+def test_a_full_disk_behind_stdout_is_status_8(iqdb, database, k):
+    with open(DEVICE_FULL, "wb") as full:
+        done = subprocess.run(
+            iqdb.command("search", database, "--k", k),
+            input=b"[1,2,3,4,5,6,7,8]\n" * 20,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+            env=iqdb.environment(),
+        )
+    assert done.returncode == 8
+    assert done.stderr == b"iqdb: standard output: cannot write: No space left on device\n"
+
+
+@pytest.mark.skipif(not os.path.exists(DEVICE_FULL), reason="only Linux has /dev/full")
+def test_a_full_disk_behind_an_output_file_is_status_8(iqdb, database):
+    outcome = iqdb("search", database, *LIKE, "-o", DEVICE_FULL)
+    assert outcome.status == 8
+    assert outcome.stderr == "iqdb: /dev/full: cannot write: No space left on device\n"
+
+
+def test_an_output_file_in_an_absent_folder_is_status_8(iqdb, database, tmp_path):
+    target = tmp_path / "absent" / "hits.jsonl"
+    outcome = iqdb("search", database, *LIKE, "-o", target)
+    assert outcome.status == 8
+    assert outcome.stderr == f"iqdb: {target}: cannot write: No such file or directory\n"
+
+
+def test_closed_streams_are_reported(iqdb, database):
+    shell = " ".join(iqdb.command("search", database, *LIKE))
+    done = subprocess.run(["bash", "-c", f"{shell} >&-"], capture_output=True, text=True, check=False)
+    assert done.returncode == 8
+    assert "standard output" in done.stderr
+    shell = " ".join(iqdb.command("search", database))
+    done = subprocess.run(["bash", "-c", f"{shell} <&-"], capture_output=True, text=True, check=False)
+    assert done.returncode == 8
+    assert "standard input" in done.stderr
+
+
+def test_ctrl_c_is_status_130_and_leaves_nothing_behind(iqdb, database, tmp_path):
+    target = tmp_path / "hits.jsonl"
+    process = subprocess.Popen(
+        iqdb.command("search", database, "-", "-o", target),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=iqdb.environment(),
+    )
+    process.stdin.write(b"[1,2,3,4,5,6,7,8]\n")
+    process.stdin.flush()
+    deadline = time.monotonic() + 60
+    while not any(name.endswith(".tmp") for name in os.listdir(tmp_path)):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (130, b"iqdb: interrupted\n")
+    assert sorted(os.listdir(tmp_path)) == ["sample.iqdb"]
+
+
+def test_a_terminal_on_stdin_is_asked_for_nothing(iqdb, database):
+    import pty
+
+    for command in ("search", "get", "delete"):
+        leader, follower = pty.openpty()
+        done = subprocess.run(
+            iqdb.command(command, database),
+            stdin=follower,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env=iqdb.environment(),
+        )
+        os.close(leader)
+        os.close(follower)
+        assert done.returncode == 2
+        assert "stdin is a terminal" in done.stderr
+        assert 'Try "iqdb ' in done.stderr
+
+
+def test_a_binary_format_is_not_written_to_a_terminal(iqdb, database):
+    import pty
+
+    leader, follower = pty.openpty()
+    done = subprocess.run(
+        iqdb.command("search", database, *LIKE, "--format", "npy"),
+        stdout=follower,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+        env=iqdb.environment(),
+    )
+    os.close(follower)
+    os.close(leader)
+    assert done.returncode == 2
+    assert done.stderr == "iqdb: npy is binary and stdout is a terminal; add --output FILE or a pipe\n"
+
+
+def test_an_error_with_control_characters_in_a_name_is_printed_without_them(iqdb, tmp_path):
+    outcome = iqdb("search", tmp_path / "a\x1b[31m\nb", *LIKE)
+    assert outcome.status == 3
+    assert "\x1b" not in outcome.stderr
+
+
+def test_a_lock_held_by_another_process_is_status_5(iqdb, database):
+    code = (
+        "import sys; from iqdb_core import Iqdb; db = Iqdb.open_existing(sys.argv[1]); print('held', flush=True); "
+        "sys.stdin.read(); db.close(compact=False)"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert holder.stdout.readline() == b"held\n"
+        for arguments in (("delete", database, "1"), ("compact", database)):
+            outcome = iqdb(*arguments)
+            assert outcome.status == 5
+            assert "another process has it open for writing" in outcome.stderr
+        assert iqdb("search", database, *LIKE).status == 0
+    finally:
+        holder.communicate(timeout=60)
