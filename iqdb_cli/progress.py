@@ -38,7 +38,7 @@ class ProgressBar:
         self._started = time.monotonic()
         if self._shown:
             self._bar = _make_bar()
-            self._task = self._bar.add_task(self._label, total=1.0, rows="")
+            self._task = self._bar.add_task(self._label, total=None, rows="")
             self._bar.start()
         return self
 
@@ -53,11 +53,12 @@ class ProgressBar:
         fraction = self._fraction()
         rate = rows / max(now - self._started, 1e-9)
         text = f"{rows:,} rows  {rate:,.0f} rows/s"
-        # Once everything is read, what remains is writing it out, and nobody knows how long that takes.
-        if fraction is None or fraction >= 1.0:
-            self._bar.update(self._task, total=None, rows=text)
-        else:
-            self._bar.update(self._task, total=1.0, completed=fraction, rows=text)
+        if fraction is None:
+            self._bar.update(self._task, rows=text)
+            return
+        # Once everything is read it is written out, and nobody knows how long the disk takes.
+        label = "finish" if fraction >= 1.0 else self._label
+        self._bar.update(self._task, total=1.0, completed=fraction, rows=text, description=label)
 
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:

@@ -7,7 +7,7 @@ where there is one possibility; otherwise the error asks and lists the possibili
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from iqdb_cli.inputs.source import BadInputError
@@ -118,7 +118,7 @@ def choose_metadata(
     wanted: Iterable[str] | None,
     source: str,
     wording: Wording,
-    taken: set[str],
+    taken: Collection[str | None],
 ) -> tuple[list[str], list[Field]]:
     """Return the names that become metadata, and the fields that are left out as unusable.
 

@@ -272,9 +272,7 @@ def _choose_metadata(
     if options.no_metadata:
         return (), []
     fields = [describe_field(field) for field in table.schema]
-    names, left_out = guess.choose_metadata(
-        fields, options.columns, table.name, guess.COLUMNS, {name for name in taken if name is not None}
-    )
+    names, left_out = guess.choose_metadata(fields, options.columns, table.name, guess.COLUMNS, taken)
     return tuple(MetadataRole(name, name, None) for name in names), left_out
 
 

@@ -23,7 +23,7 @@ SPOOL_COPY_BYTES: Final = 1024 * 1024
 class BadInputError(Error):
     """A source holds something that cannot become records.
 
-    `row` counts from 0, `line` from 1; each is None where it has no meaning.
+    `row` counts from 0, `line` and `column` (in bytes) from 1; each is None where it has no meaning.
     """
 
     exit_status: ClassVar[int] = 4
@@ -35,14 +35,18 @@ class BadInputError(Error):
         *,
         row: int | None = None,
         line: int | None = None,
+        column: int | None = None,
         hint: str = "",
     ) -> None:
         self.source = source
         self.reason = reason
         self.row = row
         self.line = line
+        self.column = column
         self.hint = hint
         place = place_of(source, row=row, line=line)
+        if column is not None:
+            place += f", column {column:,}"
         suffix = f"; {hint}" if hint else ""
         super().__init__(f"{place}: {reason}{suffix}")
 

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+
+from iqdb_cli import progress
+from iqdb_cli.progress import ProgressBar, rate_text
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(progress, "REFRESH_SECONDS", 0)
+
+    def begin():
+        # Within the test: pytest takes stderr for itself between a fixture and its test.
+        screen = Terminal()
+        monkeypatch.setattr(sys, "stderr", screen)
+        return screen
+
+    return begin
+
+
+def test_a_terminal_sees_rows_and_rate(terminal):
+    screen = terminal()
+    with ProgressBar("import", lambda: 0.5) as bar:
+        bar.update(1234)
+    assert "import" in screen.getvalue()
+    assert "1,234 rows" in screen.getvalue()
+    assert "rows/s" in screen.getvalue()
+
+
+def test_a_size_that_is_not_known_is_no_problem(terminal):
+    screen = terminal()
+    with ProgressBar("import", lambda: None) as bar:
+        bar.update(7)
+    assert "7 rows" in screen.getvalue()
+
+
+def test_everything_read_is_not_everything_written(terminal):
+    terminal()
+    with ProgressBar("import", lambda: 1.0) as bar:
+        bar.update(7)
+        assert bar._bar.tasks[0].description == "finish"
+
+
+def test_a_pipe_sees_nothing(monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+
+    def fraction():
+        raise AssertionError
+
+    with ProgressBar("import", fraction) as bar:
+        bar.update(1)
+    assert stream.getvalue() == ""
+
+
+def test_the_bar_is_taken_away_after_an_error(terminal):
+    terminal()
+    bar = ProgressBar("import", lambda: 0.5)
+    with pytest.raises(ValueError, match="stop"), bar:
+        bar.update(1)
+        raise ValueError("stop")
+    assert bar._bar is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "seconds", "text"),
+    [(1, 0.5, "1 row in 0.50 s (2 rows/s)"), (10_000, 4, "10,000 rows in 4.00 s (2,500 rows/s)")],
+)
+def test_the_rate_is_rows_by_seconds(rows, seconds, text):
+    assert rate_text(rows, seconds) == text
+
+
+def test_no_time_at_all_has_a_rate():
+    assert rate_text(0, 0).startswith("0 rows in 0.00 s")
