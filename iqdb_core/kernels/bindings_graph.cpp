@@ -134,7 +134,7 @@ GraphBuild build_of(int metric, const Buffer<const std::uint8_t>& codes, const B
   build.links = links.data();
   build.degree = links.shape(1);
   build.m = at_least_one(m, "m");
-  if (build.degree != 2 * build.m || build.degree > kMaxDegree) links.fail("must have 2 m columns, at most 512");
+  if (build.degree != 2 * build.m || build.degree > kMaxDegree) links.fail("must have 2 m columns, at most 1024");
   build.ef_construction = at_least_one(ef_construction, "ef_construction");
   build.seed = seed;
   build.threads = at_least_one(threads, "threads");
@@ -151,19 +151,26 @@ void check_links(const std::uint32_t* links, std::size_t count, std::size_t n, c
 }
 
 nb::list extend(int metric, BufferArg codes_arg, BufferArg lengths_arg, BufferArg links_arg, BufferArg entries_arg,
-                std::int64_t n_linked, std::int64_t m, std::int64_t ef_construction, std::uint64_t seed,
+                BufferArg fresh_arg, std::int64_t m, std::int64_t ef_construction, std::uint64_t seed,
                 std::int64_t threads) {
   const Buffer<const std::uint8_t> codes(codes_arg, "codes");
   const Buffer<const std::int32_t> lengths(lengths_arg, "lengths");
   const Buffer<std::uint32_t> links(links_arg, "links");
   const Buffer<const std::uint32_t> entries(entries_arg, "entries");
+  const Buffer<const std::uint32_t> fresh(fresh_arg, "fresh");
   GraphBuild build = build_of(metric, codes, lengths, links, m, ef_construction, seed, threads);
-  if (n_linked < 0 || static_cast<std::size_t>(n_linked) > build.codes.n) throw nb::value_error("n_linked is out of range");
-  build.n_linked = static_cast<std::size_t>(n_linked);
+  std::vector<bool> is_fresh(build.codes.n);
+  for (const std::uint32_t node : fresh) {
+    if (node >= build.codes.n || is_fresh[node]) fresh.fail("must name rows of the graph, each once");
+    is_fresh[node] = true;
+  }
+  build.fresh = {fresh.data(), fresh.size()};
   build.entries.assign(entries.begin(), entries.end());
-  if (build.n_linked > 0 && build.entries.empty()) throw nb::value_error("entries of a linked graph are missing");
-  check_links(build.entries.data(), build.entries.size(), build.n_linked, "entries");
-  check_links(build.links, build.n_linked * build.degree, build.n_linked, "links");
+  if (fresh.size() < build.codes.n && build.entries.empty()) throw nb::value_error("entries of a linked graph are missing");
+  check_links(build.entries.data(), build.entries.size(), build.codes.n, "entries");
+  for (std::size_t node = 0; node < build.codes.n; ++node) {
+    if (!is_fresh[node]) check_links(build.links + node * build.degree, build.degree, build.codes.n, "links");
+  }
   {
     const nb::gil_scoped_release released;
     extend_graph(kernels(), build);
@@ -283,7 +290,7 @@ class StoredGraph {
     task.max_distance = max_distance;
     task.threads = at_least_one(threads, "threads");
     counts.expect_size(task.n_queries);
-    visited.expect_size(task.n_queries);
+    visited.expect_size(2 * task.n_queries);
     distances.expect_size(rows.size());
     task.width = task.n_queries == 0 ? 0 : rows.size() / task.n_queries;
     if (task.width * task.n_queries != rows.size() || task.width < task.k) rows.fail("has too few slots for a query");
@@ -330,17 +337,17 @@ Args:
     out_lengths: int32[n]: sum of squares of each code.
     out_norms: float32[n]: length of each row; None: not wanted.
     threads: At most so many threads.)");
-  m.def("extend_graph", &extend, "metric"_a, "codes"_a, "lengths"_a, "links"_a, "entries"_a, "n_linked"_a, "m"_a,
+  m.def("extend_graph", &extend, "metric"_a, "codes"_a, "lengths"_a, "links"_a, "entries"_a, "fresh"_a, "m"_a,
         "ef_construction"_a, "seed"_a, "threads"_a = 1,
-        R"(Insert the rows from n_linked on into a graph, and return its entries.
+        R"(Insert rows into a graph, and return its entries.
 
 Args:
     metric: 0 to 3.
     codes: uint8[n, stride].
     lengths: int32[n].
-    links: uint32[n, 2 m], rows below n_linked filled; the rest is written. 0xffffffff: no neighbour.
+    links: uint32[n, 2 m]: those of `fresh` rows are written. 0xffffffff: no neighbour.
     entries: uint32: where walks begin in the linked part.
-    n_linked: Rows that are in the graph already.
+    fresh: uint32: rows to insert; all others are linked already.
     m: Neighbours chosen for a new row.
     ef_construction: Breadth of the walk that finds them.
     seed: Order of insertion.

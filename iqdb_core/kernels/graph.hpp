@@ -21,7 +21,7 @@
 namespace iqdb {
 
 inline constexpr std::uint32_t kNoNode = 0xffffffffU;
-inline constexpr std::size_t kMaxDegree = 512;
+inline constexpr std::size_t kMaxDegree = 1024;
 // A pool entry spends one bit of the node's number on "expanded".
 inline constexpr std::size_t kMaxNodes = std::size_t{1} << 31;
 
@@ -30,7 +30,7 @@ struct Codes {
   CodeSum sum;
   const std::uint8_t* data;     // [n][stride]
   const std::int32_t* lengths;  // [n] sum of squares of the code, for CodeSum::kDot; else null
-  const float* norms;           // [n] for inner products: the row's length over the longest row's; else null
+  const float* norms;           // [n] for inner products: |x|; else null
   std::size_t n;
   std::size_t stride;
 

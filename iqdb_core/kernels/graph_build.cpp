@@ -94,15 +94,15 @@ class Builder {
 
   void extend() {
     const std::size_t n = build_.codes.n;
-    std::fill(build_.links + build_.n_linked * build_.degree, build_.links + n * build_.degree, kNoNode);
-    std::vector<std::uint32_t> order(n - build_.n_linked);
-    std::iota(order.begin(), order.end(), static_cast<std::uint32_t>(build_.n_linked));
+    std::vector<std::uint32_t> order(build_.fresh.begin(), build_.fresh.end());
+    for (const std::uint32_t node : order) std::fill_n(links_of(node), build_.degree, kNoNode);
     Random random(build_.seed);
     for (std::size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random.below(i)]);
 
-    std::size_t linked = build_.n_linked;
+    std::size_t linked = n - order.size();
+    const bool is_new = linked == 0;
     std::size_t next = 0;
-    if (linked == 0 && !order.empty()) {
+    if (is_new && !order.empty()) {
       build_.entries = {order[0]};
       linked = next = 1;
     }
@@ -113,7 +113,7 @@ class Builder {
       next += count;
       linked += count;
     }
-    choose_entries(order);
+    if (is_new) choose_entries(order);  // an extended graph keeps its entries
     connect();
   }
 
@@ -217,7 +217,7 @@ class Builder {
 
   // The node nearest the centre of the data, and some at random for data in islands.
   void choose_entries(std::span<const std::uint32_t> order) {
-    if (order.empty() || build_.n_linked != 0) return;  // an extended graph keeps its entries
+    if (order.empty()) return;
     std::uint32_t central = order[0];
     if (build_.codes.sum == CodeSum::kDot) {
       const std::span<const std::uint32_t> sample = order.first(std::min(order.size(), kEntrySample));

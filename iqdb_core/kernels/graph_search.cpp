@@ -77,7 +77,8 @@ class Search {
     std::vector<Hit> hits = nearest.hits();
     task_.out_counts[i] = static_cast<std::int64_t>(
         write_smallest(hits, task_.k, task_.width, task_.out_rows + i * task_.width, task_.out_distances + i * task_.width));
-    task_.out_visited[i] = static_cast<std::int64_t>(walker.scored());
+    task_.out_visited[2 * i] = static_cast<std::int64_t>(walker.scored());
+    task_.out_visited[2 * i + 1] = static_cast<std::int64_t>(rows.size());
     return true;
   }
 

@@ -30,7 +30,7 @@ struct GraphSearch {
   std::int64_t* out_rows;       // [n_queries][width]
   double* out_distances;        // [n_queries][width]
   std::int64_t* out_counts;     // [n_queries]
-  std::int64_t* out_visited;    // [n_queries] codes compared
+  std::int64_t* out_visited;    // [n_queries][2] codes compared, vectors compared
 };
 
 // What was damaged, if anything: 0 nothing, 1 codes, 2 links, 3 vectors; and the block.

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "graph.hpp"
@@ -10,6 +11,11 @@ namespace {
 // bit that says the node's neighbours were looked at. Sorting entries sorts by key, then node.
 constexpr std::uint64_t pack(std::int32_t key, std::uint32_t node) {
   return (std::uint64_t{static_cast<std::uint32_t>(key) ^ 0x80000000U} << 32) | (std::uint64_t{node} << 1);
+}
+// An integer whose order is that of the float's.
+std::int32_t ordered(float x) {
+  const auto bits = std::bit_cast<std::int32_t>(x);
+  return bits < 0 ? bits ^ 0x7fffffff : bits;
 }
 constexpr std::uint32_t node_of(std::uint64_t entry) { return static_cast<std::uint32_t>(entry) >> 1; }
 constexpr std::int32_t key_of(std::uint64_t entry) {
@@ -26,7 +32,7 @@ void Walker::keys(const Kernels& kernels, const Codes& codes, const QueryCode& q
   if (codes.sum != CodeSum::kDot) return;
   if (codes.norms != nullptr) {
     for (std::size_t i = 0; i < nodes.size(); ++i) {
-      out[i] = -static_cast<std::int32_t>(static_cast<float>(out[i] + query.offset) * codes.norms[nodes[i]]);
+      out[i] = ordered(-static_cast<float>(out[i] + query.offset) * codes.norms[nodes[i]]);
     }
     return;
   }
