@@ -8,10 +8,10 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Protocol
 
 from iqdb_cli import terminal
-from iqdb_cli.exit_codes import OutputClosedError, UsageError
+from iqdb_cli.exit_codes import OutputClosedError, UsageError, flush_stdout
 from iqdb_core.errors import FileIOError
 
 _BUFFER_BYTES = 64 * 1024
@@ -39,10 +39,26 @@ _FORMAT_OF_SUFFIX = {
 }
 
 
+class Sink(Protocol):
+    """The part of a binary stream, raw or buffered, that an output needs."""
+
+    def write(self, data: memoryview, /) -> int | None:
+        """Write some of `data`; return how much, or None when it would have to wait."""
+        ...
+
+    def flush(self) -> None:
+        """Pass on what is buffered."""
+        ...
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        ...
+
+
 class Output:
     """Bytes to one destination, with one kind of failure each for a full disk and a closed pipe."""
 
-    def __init__(self, stream: BinaryIO, name: str) -> None:
+    def __init__(self, stream: Sink, name: str) -> None:
         self.name = name
         self._stream = stream
         self._pending: list[bytes] = []
@@ -77,10 +93,22 @@ class Output:
         data = b"".join(self._pending)
         self._pending.clear()
         self._pending_bytes = 0
+        view = memoryview(data)
         try:
-            self._stream.write(data)
+            # A raw stream may take a part, or nothing just now if whoever made it set O_NONBLOCK.
+            while view:
+                written = self._stream.write(view)
+                if written is None:
+                    self._wait()
+                else:
+                    view = view[written:]
         except OSError as error:
             raise self._failure(error) from error
+
+    def _wait(self) -> None:
+        import select
+
+        select.select([], [self._stream], [])
 
     def _failure(self, error: OSError) -> Exception:
         if isinstance(error, BrokenPipeError):
@@ -123,7 +151,9 @@ def open_output(path: str | None = None, *, database: str | None = None) -> Iter
     if path is None or path == "-":
         if sys.stdout is None:
             raise FileIOError("standard output", "write", OSError(0, "it is closed"))
-        out = Output(sys.stdout.buffer, "standard output")
+        # What others printed comes first. Output has its own buffer, so the raw stream is enough.
+        flush_stdout()
+        out = Output(getattr(sys.stdout.buffer, "raw", sys.stdout.buffer), "standard output")
         yield out
         out.flush()
         return

@@ -6,7 +6,7 @@ Of rich only the width of characters is used: its tables take longer to import t
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from rich.cells import cell_len, set_cell_size
@@ -68,45 +68,34 @@ class TableWriter(HitWriter):
         if not self._single:
             self.out.write_line(f"query {query}")
         if hits:
-            self.out.write_line(
-                record_table(
-                    [hit.id for hit in hits],
-                    [self.metadata_of(hit) if self.with_metadata else None for hit in hits],
-                    vectors,
-                    [hit.distance for hit in hits],
-                )
-            )
+            shown = [self.metadata_of(hit) if self.with_metadata else None for hit in hits]
+            self.out.write_line(hit_table(hits, shown, vectors))
         else:
             self.out.write_line("no hits")
         if not self._single:
             self.out.write_line("")
 
 
-def record_table(
-    ids: Sequence[VectorId],
+def hit_table(
+    hits: Sequence[Hit],
     metadata: Sequence[Mapping[str, MetadataValue] | None],
     vectors: Sequence[bytes] = (),
-    distances: Sequence[float] = (),
 ) -> str:
-    """Return a table of records, at most as wide as the terminal.
+    """Return a table of hits, at least one, at most as wide as the terminal.
 
     Args:
-        ids: the ids of the records, at least one.
-        metadata: the metadata of each.
+        hits: the hits, nearest first.
+        metadata: what is shown of the metadata of each.
         vectors: the float32 vector of each, or none of them.
-        distances: the distance of each, nearest first, which then are ranked; or none of them.
     """
-    integers = all(isinstance(record_id, int) for record_id in ids)
-    columns = [Column("id", [cell(format_id(record_id), MAX_ID_WIDTH) for record_id in ids], right=integers)]
-    if distances:
-        ranks = [str(rank) for rank in range(1, len(distances) + 1)]
-        columns = [
-            Column("rank", ranks, right=True),
-            *columns,
-            Column("distance", distance_cells(distances), right=True),
-        ]
+    integers = all(isinstance(hit.id, int) for hit in hits)
+    columns = [
+        Column("rank", [str(rank) for rank in range(1, len(hits) + 1)], right=True),
+        Column("id", [cell(format_id(hit.id), MAX_ID_WIDTH) for hit in hits], right=integers),
+        Column("distance", distance_cells([hit.distance for hit in hits]), right=True),
+    ]
     if vectors:
-        columns.append(Column("vector", [_vector_cell(vector) for vector in vectors]))
+        columns.append(Column("vector", [vector_text(vector) for vector in vectors]))
     width = terminal.width()
     room = width - sum(column.natural_width + _GAP for column in columns) + _GAP
     columns += _metadata_columns(metadata, room)
@@ -171,6 +160,39 @@ def _column_widths(columns: Sequence[Column], width: int) -> list[int]:
     return widths
 
 
+def record_lines(
+    record_id: VectorId, metadata: Mapping[str, MetadataValue] | None, vector: bytes
+) -> Iterator[str]:
+    """Yield one record line by line: the whole metadata, long values wrapped."""
+    rows = [("id", format_id(record_id)), ("vector", vector_text(vector))]
+    rows += [(key, value_text(value)) for key, value in (metadata or {}).items()]
+    names = [cell(name) for name, _ in rows]
+    indent = min(max(map(cell_len, names)), MAX_ID_WIDTH) + _GAP
+    room = max(terminal.width() - indent, MIN_COLUMN_WIDTH)
+    for name, (_, text) in zip(names, rows, strict=True):
+        lines = [part for line in text.split("\n") for part in _wrapped(terminal.printable(line), room)]
+        yield terminal.bold(name) + " " * max(1, indent - cell_len(name)) + lines[0]
+        for line in lines[1:]:
+            yield " " * indent + line
+
+
+def _wrapped(text: str, width: int) -> Iterator[str]:
+    start = 0
+    while True:
+        # Only what can fit is measured: a text may have megabytes.
+        line = text[start : start + width + 1]
+        if cell_len(line) <= width and start + len(line) == len(text):
+            yield line
+            return
+        end = len(line)
+        while cell_len(line[:end]) > width:
+            end -= 1
+        blank = line.rfind(" ", 1, end + 1)
+        cut = blank if blank > 0 else max(1, end)
+        yield line[:cut]
+        start += cut + (line[cut : cut + 1] == " ")
+
+
 def aligned(rows: Iterable[Sequence[str]], *, right: Sequence[int] = (), indent: int = 0) -> list[str]:
     """Return rows as lines with aligned columns; the columns in `right` are numbers."""
     cells = [[terminal.printable(text) for text in row] for row in rows]
@@ -214,7 +236,8 @@ def _pairs(metadata: Mapping[str, MetadataValue] | None) -> str:
     return " ".join(f"{key}={value_text(value)}" for key, value in (metadata or {}).items())
 
 
-def _vector_cell(vector: bytes) -> str:
+def vector_text(vector: bytes) -> str:
+    """Return the beginning of a float32 vector and its dimension."""
     dim = len(vector) // 4
     shown = struct.unpack_from(f"={min(dim, _SHOWN_COMPONENTS)}f", vector)
     numbers = ", ".join(f"{value:.4g}" for value in shown)

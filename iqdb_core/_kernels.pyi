@@ -193,7 +193,7 @@ class JsonlBatch:
         One (key, type, rows, values, offsets) for each key and type, sorted by them. Types: 1 null (no values), 2 bool (uint8), 3 int64, 4 float64, 5 string (UTF-8, with offsets).
         """
 
-def parse_jsonl(data: Buffer, *, first_line: int = 1, id_field: str | None = None, vector_field: str | None = None, metadata_field: str | None = None, columns: Sequence[str] | None = None, no_metadata: bool = False, dim: int = 0, max_rows: int = 4294967295, final: bool = True, max_line_bytes: int = 268435456) -> JsonlBatch:
+def parse_jsonl(data: Buffer, *, first_line: int = 1, id_field: str | None = None, vector_field: str | None = None, metadata_field: str | None = None, columns: Sequence[str] | None = None, no_metadata: bool = False, scalars_only: bool = False, dim: int = 0, max_rows: int = 4294967295, final: bool = True, max_line_bytes: int = 268435456) -> JsonlBatch:
     """
     Read records from JSON Lines (RFC 8259, one object a line, blank lines skipped).
 
@@ -209,6 +209,8 @@ def parse_jsonl(data: Buffer, *, first_line: int = 1, id_field: str | None = Non
             key has no mapping.
         columns: Keep these keys of the metadata only, whatever the others hold.
         no_metadata: Keep none.
+        scalars_only: Pass over arrays and objects among the keys of the record (not of the metadata_field)
+            instead of refusing them.
         dim: Components expected of every vector; 0: as many as the first has.
         max_rows: Stop after so many records.
         final: The data end here, so the last line is whole even without a line end. Otherwise it is left

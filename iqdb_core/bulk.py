@@ -137,7 +137,8 @@ class BulkLoad:
         twice = dropped[dropped >= n_old]
         if len(twice) and self._on_duplicate == "error":
             row = int(twice[0])
-            raise DuplicateIdError(everything.id_at(row), where=f"record {row - n_old}")
+            source_row = row - n_old
+            raise DuplicateIdError(everything.id_at(row), where=f"record {source_row}", row=source_row)
         step = slab_rows(self._dim)
         expected = summary.digest
         for start in range(0, len(dropped), step):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from iqdb_core import opening
+from iqdb_core.search import vector_buffer
 from iqdb_core.search_request import at_least_one, parsed_filter
 from iqdb_core.searching import Searching
 from iqdb_core.types import DistanceMetric, validate_id, validate_metadata
@@ -227,11 +228,9 @@ class Iqdb(Searching):
             VectorIndexError: a leaf says what is not acceptable.
             PersistError: the record was not stored.
         """
-        from iqdb_core.sources import one_vector
-
         record_id = validate_id(id)
-        checked = one_vector(vector, self.dim, "vector")
-        self._store.upsert_one(record_id, checked, validate_metadata(metadata))
+        checked = vector_buffer(vector, self.dim, "vector")
+        self._store.upsert_one(record_id, checked.tobytes(), validate_metadata(metadata))
 
     def upsert_many(
         self,

@@ -301,7 +301,7 @@ class Delta:
     def upsert_one(
         self,
         record_id: VectorId,
-        vector: NDArray[np.float32],
+        vector: bytes,
         metadata: dict[str, MetadataValue] | None,
         base_row: int,
     ) -> None:
@@ -318,7 +318,7 @@ class Delta:
         else:
             self._places[row] = self._next_place
             self._next_place += 1
-        self._vectors[row] = vector
+        self._vectors[row] = np.frombuffer(vector, np.float32)
         self._live.append_ones(row, row + 1)
         self._metadata.append_one(metadata)
         self._ids.append(record_id)

@@ -116,11 +116,15 @@ class InvalidIdError(VectorIndexError):
 
 
 class DuplicateIdError(VectorIndexError):
-    """An id occurs twice where the caller asked for that to be an error."""
+    """An id occurs twice where the caller asked for that to be an error.
 
-    def __init__(self, record_id: object, *, where: str = "") -> None:
+    `row` is the number of one of the records, counted from 0 through the source, where it is known.
+    """
+
+    def __init__(self, record_id: object, *, where: str = "", row: int | None = None) -> None:
         self.record_id = record_id
         self.where = where
+        self.row = row
         prefix = f"{where}: " if where else ""
         super().__init__(f"{prefix}id {record_id!r} occurs more than once")
 

@@ -77,6 +77,7 @@ class Hit:
 
 def make_hit(record_id: VectorId, distance: float, source: MetadataSource, row: int) -> Hit:
     """Return a hit whose id is known to be valid and whose metadata waits in `source`."""
+    # Ten of these a search: attributes are set without the checks, and the calls, of `__init__`.
     hit = _new(Hit)
     hit.id = record_id
     hit.distance = distance

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from iqdb_core.storage.layout import LOG_SUFFIX
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from iqdb_core.storage.files import FileSystem, OpenFile
     from iqdb_core.storage.snapshot import Snapshot
     from iqdb_core.storage.wal import LogContents, LogWriter
+    from iqdb_core.types import MetadataValue, VectorId
 
 
 def log_path(path: str) -> str:
@@ -66,6 +69,12 @@ class LogLink:
     def append_upsert(self, ids: Ids, vectors: NDArray[np.float32], metadata: MetadataColumns | None) -> None:
         """Append one frame of upserted records; what is durable then is for the policy to say."""
         self._ready().append_upsert(ids, vectors, metadata)
+
+    def append_single_upsert(
+        self, record_id: VectorId, vector: bytes, metadata: Mapping[str, MetadataValue] | None
+    ) -> None:
+        """Append one upserted record, as `append_upsert` would."""
+        self._ready().append_single_upsert(record_id, vector, metadata)
 
     def append_delete(self, ids: Ids) -> None:
         """Append one frame of deleted ids."""

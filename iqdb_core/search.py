@@ -7,6 +7,7 @@ Nothing here imports NumPy; the delta and filters bring it along when there are 
 from __future__ import annotations
 
 from array import array
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 from iqdb_core import _kernels
@@ -21,41 +22,43 @@ if TYPE_CHECKING:
     from iqdb_core.view import View
 
 
-def query_buffer(query: object, dim: int) -> Buffer:
-    """Return one query as a float32[1, dim] buffer, C-contiguous, all components finite.
+def vector_buffer(vector: object, dim: int, where: str) -> Buffer:
+    """Return one vector as a float32[1, dim] buffer, C-contiguous, all components finite.
 
     A float32 buffer (NumPy array, `array("f")`, memoryview) is used as it is; everything else that
     looks like numbers is converted.
 
     Raises:
-        DimensionMismatchError, InvalidVectorError: it is no such vector.
+        DimensionMismatchError, InvalidVectorError: it is no such vector; the error names `where`.
     """
     try:
-        view = memoryview(query)  # type: ignore[arg-type]
+        view = memoryview(vector)  # type: ignore[arg-type]
     except (TypeError, ValueError, BufferError):
         view = None
     if view is None or view.format != "f" or view.ndim != 1 or not view.c_contiguous:
-        return converted_query(query, dim)
+        return _converted(vector, dim, where)
     if len(view) != dim:
-        raise DimensionMismatchError(dim, len(view), where="query")
+        if not len(view):
+            raise InvalidVectorError("is empty", where=where)
+        raise DimensionMismatchError(dim, len(view), where=where)
     bad = _kernels.check_finite(view)
     if bad >= 0:
-        raise InvalidVectorError(f"holds {view[bad]}", where="query", component=bad)
+        raise InvalidVectorError(f"holds {view[bad]}", where=where, component=bad)
     return view.cast("B").cast("f", (1, dim))
 
 
-def converted_query(query: object, dim: int) -> Buffer:
-    """Return a query that is not a float32 buffer yet as one."""
-    if isinstance(query, (list, tuple)):
+def _converted(vector: object, dim: int, where: str) -> Buffer:
+    if isinstance(vector, (list, tuple)):
         try:
-            values = array("f", query)
+            values = array("f", vector)
         except (TypeError, OverflowError):
             pass
         else:
-            return query_buffer(values, dim)
+            if _kernels.check_finite(values) < 0:
+                return vector_buffer(values, dim, where)
     from iqdb_core.sources import one_vector
 
-    return one_vector(query, dim, "query")
+    return one_vector(vector, dim, where)
 
 
 def query_block(queries: Buffer, n_queries: int, dim: int) -> memoryview:
@@ -145,16 +148,12 @@ def search(view: View, queries: Buffer, n_queries: int, request: Request, thread
 
 
 def _base_hits(view: View, out: TopK, query: int) -> list[Hit]:
-    snapshot = view.base.snapshot
+    base = view.base
     start = query * out.k
     stop = start + out.counts[query]
     rows = out.rows[start:stop]
-    return [
-        make_hit(record_id, distance, snapshot, row)
-        for record_id, distance, row in zip(
-            map(snapshot.id_at, rows), out.distances[start:stop], rows, strict=True
-        )
-    ]
+    distances = out.distances[start:stop]
+    return list(map(make_hit, base.ids(rows), distances, repeat(base.snapshot), rows))
 
 
 def _merged_hits(view: View, base_out: TopK | None, delta_out: TopK, query: int, k: int) -> list[Hit]:

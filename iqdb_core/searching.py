@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from iqdb_core.search import query_block, query_buffer, search
+from iqdb_core.search import query_block, search, vector_buffer
 from iqdb_core.search_request import search_request
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Searching:
         store = self._store
         view = store.lease()
         try:
-            buffer = query_buffer(query, view.base.snapshot.dim)
+            buffer = vector_buffer(query, view.base.snapshot.dim, "query")
             request = search_request(view.base.index, k, filter, ef, n_probes, max_distance, exact=exact)
             return search(view, buffer, 1, request, store.threads)[0]
         finally:

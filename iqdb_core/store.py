@@ -13,7 +13,7 @@ reason that the data gives.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from iqdb_core.errors import BatchTooLargeError, ClosedError, PersistError, PoisonedError, ReadOnlyError
 from iqdb_core.index import index_class
@@ -175,22 +175,24 @@ class Store:
                     self._publish()
             self._fold_when_due()
 
-    def upsert_one(self, record_id: VectorId, vector: Any, metadata: dict[str, MetadataValue] | None) -> None:
-        """Log and apply one valid record; `vector` is float32[1, dim]."""
-        from iqdb_core.records import Ids, MetadataColumns
-
-        columns = None if metadata is None else MetadataColumns.from_dicts([metadata])
+    def upsert_one(
+        self, record_id: VectorId, vector: bytes, metadata: dict[str, MetadataValue] | None
+    ) -> None:
+        """Log and apply one valid record; `vector` is its float32 components."""
         with self.write_lock:
             self.check_writable()
-            base_row = self.view().base.snapshot.find(record_id)
             delta = self._ready_delta()
+            # A record of the delta has hidden the snapshot's with the same id, if there is one.
+            base_row = -1
+            if delta.find(record_id) < 0:
+                base_row = self.view().base.snapshot.find(record_id)
             delta.reserve(1)
             with _Logged(self):
                 if self.log is not None:
-                    self.log.append_upsert(Ids.from_list([record_id]), vector, columns)
+                    self.log.append_single_upsert(record_id, vector, metadata)
                 with self._publication:
                     self._pin(delta)
-                    delta.upsert_one(record_id, vector[0], metadata, base_row)
+                    delta.upsert_one(record_id, vector, metadata, base_row)
                     self._publish()
             self._fold_when_due()
 

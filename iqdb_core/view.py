@@ -4,24 +4,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from iqdb_core.storage.layout import BLOCK_LOG2, IDS
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from iqdb_core.delta import DeltaView
     from iqdb_core.filters import Filter
     from iqdb_core.index.protocol import Buffer, Index
     from iqdb_core.storage.snapshot import Snapshot, VectorBlock
+    from iqdb_core.types import VectorId
 
 _CACHED_MASKS = 8
+_IDS_PER_BLOCK_LOG2 = BLOCK_LOG2 - 3
 
 
 class Base:
     """A snapshot with what is derived from it and shared by all views on it."""
 
-    __slots__ = ("_masks", "_vectors", "index", "snapshot")
+    __slots__ = ("_integer_ids", "_masks", "_vectors", "index", "snapshot")
 
     def __init__(self, snapshot: Snapshot, index: Index) -> None:
         self.snapshot = snapshot
         self.index = index
         self._vectors: VectorBlock | None = None
+        self._integer_ids: tuple[memoryview, bytearray] | None = None
         self._masks: dict[Filter, bytearray] = {}
 
     def vectors(self) -> VectorBlock:
@@ -30,6 +37,19 @@ class Base:
         if block is None:
             block = self._vectors = self.snapshot.vectors()
         return block
+
+    def ids(self, rows: Iterable[int]) -> list[VectorId]:
+        """Return the ids of rows; quick where they are integers in blocks that were verified before."""
+        id_at = self.snapshot.id_at
+        cells = self._integer_ids
+        if cells is None:
+            section = self.snapshot.sections.get(IDS)
+            if section is None or section.compressed or not self.snapshot.n_rows:
+                return list(map(id_at, rows))
+            # Blocks are verified one by one, by `id_at`, before a value here is used.
+            cells = self._integer_ids = section.shaped(section.unverified()), section.blocks().verified
+        ids, verified = cells
+        return [ids[row] if verified[row >> _IDS_PER_BLOCK_LOG2] else id_at(row) for row in rows]
 
     def mask(self, condition: Filter) -> bytearray:
         """Return the bitmap of the snapshot's rows that meet a filter; it must not be changed.

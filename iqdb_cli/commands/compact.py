@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
@@ -40,27 +39,26 @@ def command(
     """
     handle = Iqdb.open_existing(db, threads=threads)
     try:
-        before_bytes = _size(db) + _size(db + ".wal")
         report = handle.compact(compression=compression)
     finally:
         handle.close(compact=False)
-    after_bytes = _size(db) + _size(db + ".wal")
-    facts = {
-        "before_bytes": before_bytes,
-        "after_bytes": after_bytes,
-        "n_rows": report.n_rows,
-        "content_digest": report.digest.hex(),
-    }
+    before_bytes = report.bytes_before + report.log_bytes
     with open_output() as out:
         if as_json:
-            out.write_line(to_json(facts))
+            out.write_line(
+                to_json(
+                    {
+                        "changed": report.changed,
+                        "before_bytes": before_bytes,
+                        "after_bytes": report.bytes_after,
+                        "n_rows": report.n_rows,
+                        "content_digest": report.digest,
+                    }
+                )
+            )
+            return
+        if report.changed:
+            out.write_line(f"{human_bytes(before_bytes)} before, {human_bytes(report.bytes_after)} after")
         else:
-            out.write_line(f"{human_bytes(before_bytes)} before, {human_bytes(after_bytes)} after")
-            out.write_line(f"{report.n_rows} records, content digest {facts['content_digest']}")
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size  # noqa: PTH116 - start-up: pathlib is not needed
-    except OSError:
-        return 0
+            out.write_line(f"nothing to fold, {human_bytes(before_bytes)} as before")
+        out.write_line(f"{report.n_rows} records, content digest {report.digest}")

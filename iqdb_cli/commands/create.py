@@ -89,6 +89,11 @@ def command(
 
 
 def parse_database_id(text: str) -> bytes:
+    """Return the 16 bytes that 32 hex digits mean.
+
+    Raises:
+        InvalidConfigError: they are something else.
+    """
     try:
         parsed = bytes.fromhex(text) if text.isalnum() else b""
     except ValueError:

@@ -37,18 +37,24 @@ def command(
     if os.path.lexists(db):
         raise DatabaseExistsError(db)
     with resources.as_file(resources.files("iqdb_cli") / "sample" / "wordnet.parquet") as sample:
-        import_.command(db, [str(sample)], metric=DistanceMetric.COSINE, id_field="synset", model=_MODEL)
+        import_.command(
+            db,
+            [str(sample)],
+            metric=DistanceMetric.COSINE,
+            id_field="synset",
+            vector_field="vector",
+            columns="words,gloss,pos,n_words",
+            model=_MODEL,
+        )
     like = f"iqdb search {db} --like"
     with open_output() as out:
         out.write_line(f"\nWhat is near to {_WORD}?\n  {like} {_WORD_ID} --k 6 --columns words,gloss\n")
         out.flush()
-        search.command(
-            db, like=[_WORD_ID], k=6, columns="words,gloss", output_format=OutputFormat.TABLE
-        )
+        search.command(db, like=[_WORD_ID], k=6, columns="words,gloss", output_format=OutputFormat.TABLE)
         out.write_line("\nTry next:")
         for line in (
             f"{like} {_OTHER_ID} --columns words,gloss",
-            f"{like} {_OTHER_ID} --filter \"pos = 'adj'\" --columns words,gloss",
+            f"{like} {_OTHER_ID} --filter \"pos = 'verb'\"",
             f"iqdb get {db} {_OTHER_ID}",
             f"iqdb inspect {db}",
             "iqdb import --help",

@@ -45,7 +45,7 @@ _MAX_BATCH_ROWS = 65_536
 EXAMPLES = """
   iqdb export notes.iqdb -o notes.parquet
   iqdb export notes.iqdb --filter "lang = 'en'" | head -n 3
-  iqdb export notes.iqdb -o vectors.npy --ids-out ids.npy --metadata-out metadata.jsonl
+  iqdb export notes.iqdb -o v.npy --ids-out ids.npy --metadata-out m.jsonl
 """
 
 

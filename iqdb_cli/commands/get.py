@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -31,7 +30,7 @@ Record = tuple[VectorId, dict[str, MetadataValue] | None, bytes]
 class RecordFormat(enum.Enum):
     """How records are printed."""
 
-    TABLE = "table"
+    TEXT = "text"
     JSONL = "jsonl"
     NPY = "npy"
 
@@ -50,7 +49,7 @@ def command(
         RecordFormat | None,
         typer.Option(
             "--format",
-            help="Print the records in this format; npy is their vectors only. The default is table on a "
+            help="Print the records in this format; npy is their vectors only. The default is text on a "
             "terminal and jsonl elsewhere.",
         ),
     ] = None,
@@ -65,11 +64,11 @@ def command(
     record has the keys id, vector and metadata.
     """
     to_terminal = output is None and terminal.stdout_is_terminal()
-    chosen = record_format or (RecordFormat.TABLE if to_terminal else RecordFormat.JSONL)
+    chosen = record_format or (RecordFormat.TEXT if to_terminal else RecordFormat.JSONL)
     if chosen is RecordFormat.NPY and to_terminal:
         raise UsageError("npy is binary and stdout is a terminal; add --output FILE or a pipe")
-    missing = 0
-    held: list[Record] = []
+    n_found = missing = 0
+    vectors: list[bytes] = []
     with Iqdb.open_existing(db, read_only=True) as handle, open_output(output, database=db) as out:
         for record_id in given_ids(ids, f"iqdb get {db}"):
             vector = handle.vector_bytes(record_id)
@@ -80,14 +79,15 @@ def command(
             record = (record_id, handle.metadata(record_id), vector)
             if chosen is RecordFormat.JSONL:
                 _write_json(out, record)
+            elif chosen is RecordFormat.TEXT:
+                _write_text(out, record, is_first=n_found == 0)
             else:
-                held.append(record)
+                vectors.append(vector)
+            n_found += 1
         if chosen is RecordFormat.NPY:
-            out.write(npy_preamble("<f4", (len(held), handle.dim)))
-            for _, _, vector in held:
+            out.write(npy_preamble("<f4", (n_found, handle.dim)))
+            for vector in vectors:
                 out.write(vector)
-        elif held:
-            _write_table(out, held)
     return ExitStatus.NOT_FOUND if missing and not missing_ok else ExitStatus.DONE
 
 
@@ -99,8 +99,10 @@ def _write_json(out: Output, record: Record) -> None:
     )
 
 
-def _write_table(out: Output, records: Sequence[Record]) -> None:
-    from iqdb_cli.table import record_table
+def _write_text(out: Output, record: Record, *, is_first: bool) -> None:
+    from iqdb_cli.table import record_lines
 
-    ids, metadata, vectors = zip(*records, strict=True)
-    out.write_line(record_table(ids, metadata, vectors))
+    if not is_first:
+        out.write_line("")
+    for line in record_lines(*record):
+        out.write_line(line)

@@ -28,7 +28,7 @@ from iqdb_cli.input_options import (
 from iqdb_cli.options import Database, Threads
 from iqdb_core.config import Compression, IqdbConfig, index_config_from_dict
 from iqdb_core.database import Iqdb
-from iqdb_core.errors import ConfigConflictError, DatabaseNotFoundError
+from iqdb_core.errors import ConfigConflictError, DatabaseNotFoundError, DuplicateIdError
 from iqdb_core.types import DistanceMetric
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ class OnDuplicate(enum.Enum):
 
 
 EXAMPLES = """
-  iqdb import notes.iqdb vectors.npy --metric cosine --ids ids.npy --metadata notes.jsonl
   iqdb import notes.iqdb notes.parquet --metric cosine --columns lang,year
+  iqdb import notes.iqdb vectors.npy --ids ids.npy --metadata notes.jsonl
   embed notes/*.txt | iqdb import notes.iqdb - --input-format jsonl
 """
 
@@ -144,13 +144,19 @@ def command(
             for text in inputs.notes:
                 terminal.note(text)
             batches = inputs.batches(first_id, allow_empty=allow_empty)
-            if handle is not None:
-                report = handle.bulk_load(batches, on_duplicate=on_duplicate.value, progress=progress.update)
-            else:
-                config = wanted.config(inputs, threads)
-                report = Iqdb.create_from(
-                    db, config, batches, on_duplicate=on_duplicate.value, progress=progress.update
-                )
+            try:
+                if handle is not None:
+                    report = handle.bulk_load(batches, on_duplicate=on_duplicate.value, progress=progress.update)
+                else:
+                    config = wanted.config(inputs, threads)
+                    report = Iqdb.create_from(
+                        db, config, batches, on_duplicate=on_duplicate.value, progress=progress.update
+                    )
+            except DuplicateIdError as error:
+                if error.row is None:
+                    raise
+                where = inputs.place_of_record(error.row)
+                raise DuplicateIdError(error.record_id, where=where, row=error.row) from None
     finally:
         if handle is not None:
             handle.close(compact=False)

@@ -23,13 +23,17 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
   iqdb search notes.iqdb query.npy
-  iqdb search notes.iqdb --like 42 --k 5 --filter "lang = 'en' and year > 2020"
+  iqdb search notes.iqdb --like 42 --filter "lang = 'en' and year > 2020"
   echo '[0.1, 0.7, 0.2]' | iqdb search notes.iqdb --k 3
   iqdb search notes.iqdb queries.npy --format parquet -o hits.parquet
 """
 
 # At most so many hits are held at a time, however many queries there are.
 _MAX_HITS_HELD = 200_000
+# Ctrl-C is noticed between batches, so one batch takes a second or two; the kernels need no more than
+# the least number of queries to work at full speed.
+_MAX_BATCH_PRODUCTS = 200_000_000_000
+_LEAST_BATCH = 128
 
 
 def command(
@@ -120,7 +124,7 @@ def command(
     if not like and queries is None and terminal.stdin_is_terminal():
         raise UsageError(
             "no queries: stdin is a terminal\n"
-            f'Try "iqdb search {db} query.npy", "iqdb search {db} --like ID" or "... | iqdb search {db}".'
+            f'Try "iqdb search {db} query.npy" or "iqdb search {db} --like ID".'
         )
     if no_metadata and columns is not None:
         raise UsageError("--no-metadata and --columns exclude each other; give one of them")
@@ -131,7 +135,7 @@ def command(
             batches = _like_batches(handle, db, own_ids)
         else:
             own_ids = []
-            limit = max(1, _MAX_HITS_HELD // k)
+            limit = _batch_limit(k, len(handle) * handle.dim)
             batches = read_queries(queries or "-", handle.dim, field=vector_field, limit=limit)
         with open_output(output, database=db) as out:
             writer = hit_writer(
@@ -155,6 +159,12 @@ def command(
                     vectors = [_vector(handle, hit.id) for hit in hits] if with_vectors else []
                     writer.write(number, hits, vectors)
             writer.finish()
+
+
+def _batch_limit(k: int, components: int) -> int:
+    """Return how many queries one batch may have, for `components` vector components in the database."""
+    by_time = max(_LEAST_BATCH, _MAX_BATCH_PRODUCTS // max(1, components))
+    return max(1, min(by_time, _MAX_HITS_HELD // k))
 
 
 def _like_batches(handle: Iqdb, path: str, ids: list[VectorId]) -> Iterator[QueryBatch]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
   iqdb upsert notes.iqdb new.jsonl
-  echo '{"id": 7, "vector": [0.1, 0.7, 0.2], "lang": "en"}' | iqdb upsert notes.iqdb
+  echo '{"id": 7, "vector": [0.1, 0.7, 0.2]}' | iqdb upsert notes.iqdb
   iqdb upsert notes.iqdb vectors.npy --ids ids.npy --batch-size 10000
 """
 

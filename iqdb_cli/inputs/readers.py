@@ -3,13 +3,39 @@
 from __future__ import annotations
 
 import contextlib
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from typing import Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from iqdb_cli.exit_codes import UsageError
 from iqdb_cli.inputs.reader import InputOptions, RecordReader, SourceBatch
-from iqdb_cli.inputs.source import BadInputError, ByteSource, InputKind, kind_of
+from iqdb_cli.inputs.source import BadInputError, ByteSource, InputKind, kind_of, place_of
 from iqdb_core.errors import DimensionMismatchError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class _Run(NamedTuple):
+    """Records that follow one another in a source, the first of them record `start` of all."""
+
+    start: int
+    source: str
+    first: int  # its row from 0, or its line from 1
+    lines: NDArray[np.uint64] | None  # where there are blank lines between the records
+    by_line: bool
+
+    def goes_on_with(self, other: _Run) -> bool:
+        """Return whether the records of `other` follow in the same source."""
+        same = self.source == other.source and self.lines is None and other.lines is None
+        return same and other.first - self.first == other.start - self.start
+
+    def place(self, number: int) -> str:
+        """Return how messages name one of the records."""
+        offset = number - self.start
+        at = self.first + offset if self.lines is None else int(self.lines[offset])
+        return place_of(self.source, line=at) if self.by_line else place_of(self.source, row=at)
 
 
 class Inputs:
@@ -35,6 +61,7 @@ class Inputs:
         if list(paths).count("-") > 1:
             raise UsageError("standard input can be one source only")
         self.rows_read = 0
+        self._runs: list[_Run] = []
         self._readers: list[RecordReader] = []
         self._weights: list[int | None] = []
         self._reading = 0
@@ -82,13 +109,28 @@ class Inputs:
                 for batch in batches:
                     if not len(batch):
                         continue
-                    yield batch
-                    count += len(batch)
+                    self._remember(batch)
                     self.rows_read += len(batch)
+                    count += len(batch)
+                    yield batch
             if count == 0 and not allow_empty:
                 raise BadInputError(reader.name, "holds no records")
             first_id += count
         self._reading = len(self._readers)
+
+    def _remember(self, batch: SourceBatch) -> None:
+        """Keep where the batch's records stand in their source, in next to no memory."""
+        lines = batch.lines
+        first = batch.first_row if lines is None else int(lines[0])
+        blank_lines = lines is not None and int(lines[-1]) - first != len(batch) - 1
+        run = _Run(self.rows_read, batch.source, first, lines if blank_lines else None, lines is not None)
+        if not (self._runs and self._runs[-1].goes_on_with(run)):
+            self._runs.append(run)
+
+    def place_of_record(self, number: int) -> str:
+        """Return how messages name a record that was handed out, counted from 0 through all sources."""
+        run = self._runs[bisect_right(self._runs, number, key=lambda run: run.start) - 1]
+        return run.place(number)
 
     def fraction(self) -> float | None:
         """Return how much of all sources has been read, None when that cannot be known."""

@@ -47,7 +47,8 @@ std::size_t dimension(const Buffer<const float>& vectors) {
 
 std::size_t positive(std::int64_t value, const char* name) {
   if (value < 1) {
-    throw nb::value_error((std::string(name) + " must be at least 1, found " + std::to_string(value)).c_str());
+    throw nb::value_error(
+        (std::string(name) + " must be at least 1, found " + std::to_string(value)).c_str());
   }
   return static_cast<std::size_t>(value);
 }
@@ -116,7 +117,8 @@ std::int64_t search_flat(BufferArg vectors_arg, BufferArg queries_arg, int metri
   return search(task);
 }
 
-void distances(BufferArg vectors_arg, BufferArg rows_arg, BufferArg query_arg, int metric, BufferArg out_arg) {
+void distances(BufferArg vectors_arg, BufferArg rows_arg, BufferArg query_arg, int metric,
+               BufferArg out_arg) {
   const Buffer<const float> vectors(vectors_arg, "vectors");
   const Buffer<const std::int64_t> rows(rows_arg, "rows");
   const Buffer<const float> query(query_arg, "query");
@@ -148,7 +150,9 @@ std::int64_t check_finite(BufferArg x_arg) {
   return found == x.size() ? -1 : static_cast<std::int64_t>(found);
 }
 
-std::string variant() { return kernels().name; }
+std::string variant() {
+  return kernels().name;
+}
 
 std::string variants_text() {
   std::string text;
@@ -158,7 +162,8 @@ std::string variants_text() {
 
 void set_variant(const std::string& name) {
   if (!select_variant(name)) {
-    throw nb::value_error(("no kernels named '" + name + "' run on this CPU; there are: " + variants_text()).c_str());
+    throw nb::value_error(
+        ("no kernels named '" + name + "' run on this CPU; there are: " + variants_text()).c_str());
   }
 }
 

@@ -81,8 +81,9 @@ auto array_property() {
 
 JsonlBatch py_parse_jsonl(BufferArg data_arg, uint64_t first_line, std::optional<std::string> id_field,
                           std::optional<std::string> vector_field, std::optional<std::string> metadata_field,
-                          std::optional<std::vector<std::string>> columns, bool no_metadata, uint64_t dim,
-                          int64_t max_rows, bool final, uint64_t max_line_bytes) {
+                          std::optional<std::vector<std::string>> columns, bool no_metadata,
+                          bool scalars_only, uint64_t dim, int64_t max_rows, bool final,
+                          uint64_t max_line_bytes) {
   const Buffer<const uint8_t> data(data_arg, "data");
   constexpr int64_t kMaxRows = std::numeric_limits<uint32_t>::max();
   constexpr uint64_t kMaxLineBytes = uint64_t{256} << 20;
@@ -102,6 +103,7 @@ JsonlBatch py_parse_jsonl(BufferArg data_arg, uint64_t first_line, std::optional
       .metadata_field = std::move(metadata_field),
       .columns = std::move(columns),
       .no_metadata = no_metadata,
+      .scalars_only = scalars_only,
       .dim = dim,
       .max_rows = static_cast<size_t>(max_rows),
       .final = final,
@@ -187,7 +189,7 @@ void bind_jsonl(nb::module_& m) {
 
   m.def("parse_jsonl", &py_parse_jsonl, "data"_a, nb::kw_only(), "first_line"_a = 1,
         "id_field"_a = nb::none(), "vector_field"_a = nb::none(), "metadata_field"_a = nb::none(),
-        "columns"_a = nb::none(), "no_metadata"_a = false, "dim"_a = 0,
+        "columns"_a = nb::none(), "no_metadata"_a = false, "scalars_only"_a = false, "dim"_a = 0,
         "max_rows"_a = int64_t{std::numeric_limits<uint32_t>::max()}, "final"_a = true,
         "max_line_bytes"_a = uint64_t{256} << 20,
         R"(Read records from JSON Lines (RFC 8259, one object a line, blank lines skipped).
@@ -204,6 +206,8 @@ Args:
         key has no mapping.
     columns: Keep these keys of the metadata only, whatever the others hold.
     no_metadata: Keep none.
+    scalars_only: Pass over arrays and objects among the keys of the record (not of the metadata_field)
+        instead of refusing them.
     dim: Components expected of every vector; 0: as many as the first has.
     max_rows: Stop after so many records.
     final: The data end here, so the last line is whole even without a line end. Otherwise it is left

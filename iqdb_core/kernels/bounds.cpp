@@ -20,7 +20,7 @@ Pass pass_of(Metric metric, bool batch) {
     case Metric::kEuclidean:
       return batch ? Pass::kDot : Pass::kSquares;
     case Metric::kManhattan:
-      return Pass::kAbsolute;
+      return batch ? Pass::kMinimum : Pass::kAbsolute;
     case Metric::kHamming:
       return Pass::kBits;
   }
@@ -56,6 +56,14 @@ Bounds::Query Bounds::query(const float* q) const {
   double offset = 0.0;
   for (std::size_t i = 0; i < dim_; ++i) sum += static_cast<double>(q[i]) * q[i];
   for (std::size_t i = 0; i < centre_.size(); ++i) offset += q[i] * centre_[i];
+  if (pass_ == Pass::kMinimum) {
+    sum = 0.0;
+    for (std::size_t i = 0; i < dim_; ++i) {
+      sum += std::abs(static_cast<double>(q[i]));
+      offset += q[i];
+    }
+    return {.norm = sum, .offset = offset, .wild = !(sum <= kLargest)};
+  }
   const double smallest = metric_ == Metric::kCosine ? kSmallest : 0.0;
   return {.norm = std::sqrt(sum), .offset = offset, .wild = !(sum >= smallest && sum <= kLargest)};
 }
@@ -74,12 +82,16 @@ void Bounds::limits(const Query& query, double distance, float* a, float* b) con
       *a = distance < 0 ? -1.0f : round_up(distance * distance * (1 + gamma_) + tiny_);
       return;
     case Pass::kDot:
+    case Pass::kMinimum:
       break;
   }
   *a = -kInfinity;
   if (query.wild || !(distance < std::numeric_limits<double>::infinity())) return;
   const double norm = query.norm;
-  if (metric_ == Metric::kDot) {
+  if (metric_ == Metric::kManhattan) {
+    *a = round_down((query.offset - distance) / 2 - 2 * gamma_ * norm -
+                    16 * kUnit * (norm + std::abs(distance)) - tiny_);
+  } else if (metric_ == Metric::kDot) {
     *a = round_down(-distance - 8 * kUnit * std::abs(distance) - tiny_);
     *b = round_down(-gamma_ * norm);
   } else if (metric_ == Metric::kCosine) {
@@ -96,8 +108,17 @@ void Bounds::limits(const Query& query, double distance, float* a, float* b) con
   }
 }
 
-void Bounds::rows(const float* norms, std::size_t n, float* u, float* v) const {
+void Bounds::rows(const float* norms, const float* sums, std::size_t n, float* u, float* v) const {
   const auto grow = static_cast<float>(1 + gamma_);
+  if (pass_ == Pass::kMinimum) {
+    const float error = round_up(2 * gamma_);
+    for (std::size_t i = 0; i < n; ++i) {
+      const bool tame = norms[i] <= static_cast<float>(kLargest);
+      u[i] = 0.0f;
+      v[i] = tame ? 0.5f * sums[i] - error * norms[i] : -kInfinity;
+    }
+    return;
+  }
   if (metric_ == Metric::kEuclidean) {
     const float half = round_down(0.5 * (1 - 2 * gamma_));
     // 1e-18: the square root of the underflow that a sum of squares can suffer.

@@ -42,10 +42,17 @@
 // The 2g in v covers the error of |y|^2 (gamma(dim + 2), relative) and v's roundings; the 16u in a
 // that of the float64 sums, of a's rounding to f32 and of the addition to a.
 //
+// Manhattan distance of a batch: |q - x| = q + x - 2 min(q, x). A minimum is exact, and so is the sum
+// of subnormal numbers. With |.|1 for the sum of absolute values and q1, x1 for the sums of components:
+//   sum >= (q1 + x1 - T)/2 - gamma(dim) (|q|1 + |x|1) =: a + v,
+//   a = (q1 - T)/2 - 2g |q|1 - 16u (|q|1 + |T|) - tiny,  v = x1/2 - 2g |x|1.
+// x1 is computed with an error below gamma(dim) |x|1, halved here; what remains of the 2g covers the
+// relative error of |x|1 and v's roundings.
+//
 // Hamming counts are exact.
 //
-// A query or row whose |.|^2 leaves [0, 1e30] (for cosine [1e-30, 1e30]) could overflow or lose its
-// norm to underflow: its limit is -inf (or NaN), which drops nothing, so it is scored canonically.
+// A query or row whose |.|^2 (Manhattan: |.|1) leaves [0, 1e30] (for cosine [1e-30, 1e30]) could overflow or
+// lose its norm to underflow: its limit is -inf (or NaN), which drops nothing, so it is scored canonically.
 #pragma once
 
 #include <cstddef>
@@ -62,12 +69,13 @@ class Bounds {
   Bounds(Metric metric, std::size_t dim, bool batch, const std::vector<float>& centre);
 
   Pass pass() const { return pass_; }
-  bool needs_norms() const { return pass_ == Pass::kDot; }
+  // The comparison of a pair is linear in terms of the row, u and v.
+  bool has_row_terms() const { return pass_ == Pass::kDot || pass_ == Pass::kMinimum; }
 
   // What is needed of one query, q (or q', where there is a centre).
   struct Query {
-    double norm;    // |q|
-    double offset;  // q'.c
+    double norm;    // |q|, or |q|1 for kMinimum
+    double offset;  // q'.c, or q1
     bool wild;      // leaves the range that the analysis covers
   };
   Query query(const float* q) const;
@@ -75,8 +83,9 @@ class Bounds {
   // The limits of one query that let every row at a canonical distance <= `distance` through.
   void limits(const Query& query, double distance, float* a, float* b) const;
 
-  // The terms of each row, from the f32 sums of squares of `norms` (of y = x - c with a centre).
-  void rows(const float* norms, std::size_t n, float* u, float* v) const;
+  // The terms of each row. For kDot `norms` are the f32 sums of squares (of y = x - c with a centre)
+  // and `sums` is not used; for kMinimum `norms` are |x|1 and `sums` are x1.
+  void rows(const float* norms, const float* sums, std::size_t n, float* u, float* v) const;
 
  private:
   Metric metric_;

@@ -10,7 +10,8 @@ Candidates::Candidates(std::size_t n, const std::uint8_t* mask, std::size_t bloc
     : n_(n), mask_(mask), count_(n) {
   if (mask_ != nullptr) {
     count_ = 0;
-    for (std::size_t i = 0; i < (n_ + 63) / 64; ++i) count_ += static_cast<std::size_t>(std::popcount(word(i)));
+    for (std::size_t i = 0; i < (n_ + 63) / 64; ++i)
+      count_ += static_cast<std::size_t>(std::popcount(word(i)));
   }
   // A sparse mask has its candidates in longer ranges; a multiple of 64 keeps ranges on whole words.
   const double spread = static_cast<double>(n_) / static_cast<double>(std::max<std::size_t>(count_, 1));

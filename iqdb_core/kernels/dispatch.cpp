@@ -73,7 +73,9 @@ std::atomic<const Kernels*> current{nullptr};
 
 }  // namespace
 
-const Kernels& kernels() { return *current.load(std::memory_order_acquire); }
+const Kernels& kernels() {
+  return *current.load(std::memory_order_acquire);
+}
 
 std::vector<std::string> variant_names() {
   std::vector<std::string> names;
@@ -93,6 +95,8 @@ bool select_variant(const std::string& name) {
   return false;
 }
 
-void select_best_variant() { select_variant(variant_names().back()); }
+void select_best_variant() {
+  select_variant(variant_names().back());
+}
 
 }  // namespace iqdb

@@ -117,6 +117,7 @@ void JsonlParser::record(JsonScanner& scanner) {
       case KeyUse::kMapping:
         return mapping(scanner);
       case KeyUse::kMetadata:
+        if (options_.scalars_only && skip_nested(scanner)) return;
         has_metadata_ = true;
         return value(scanner, key);
       case KeyUse::kIgnored:
@@ -129,7 +130,7 @@ void JsonlParser::record(JsonScanner& scanner) {
     JsonScanner::fail_at(begin, "the record has no field " + quoted(*vector_field_));
   }
   if (id_field_ && batch_.rows != 0) {
-    const bool first_has = !batch_.id_kinds.empty();
+    const bool first_has = batch_.id_kinds.size() > (has_id_ ? 1 : 0);  // this record's is in there already
     const std::string first_line = std::to_string(batch_.row_lines[0]);
     if (first_has && !has_id_) {
       JsonScanner::fail_at(begin, "the record has no field " + quoted(*id_field_) + " but that of line " +

@@ -21,7 +21,8 @@ struct JsonlOptions {
   std::optional<std::string> metadata_field;
   std::optional<std::vector<std::string>> columns;
   bool no_metadata = false;
-  size_t dim = 0;  // 0: that of the first record
+  bool scalars_only = false;  // pass over arrays and objects among the keys of the record
+  size_t dim = 0;             // 0: that of the first record
   size_t max_rows = 0;
   bool final = false;
   size_t max_line_bytes = size_t{256} << 20;

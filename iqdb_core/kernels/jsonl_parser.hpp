@@ -35,6 +35,7 @@ class JsonlParser {
   void id(JsonScanner& scanner);
   void append_id(IdKind kind, const void* bytes, size_t n);
   void mapping(JsonScanner& scanner);
+  bool skip_nested(JsonScanner& scanner);
   void value(JsonScanner& scanner, JsonKey& key);
   void number(JsonScanner& scanner, JsonKey& key);
   std::optional<std::string_view> tagged(JsonScanner& scanner, std::string_view tag);

@@ -147,7 +147,10 @@ inline Decimal JsonScanner::number() {
   const char* p = p_ + number.negative;
   const char* const first = p;
   number.mantissa = static_cast<uint64_t>(*p - '0');
-  if (number.mantissa > 9) fail_expected(number.negative ? "a digit after '-'" : "a number");
+  if (number.mantissa > 9) {
+    p_ = p;
+    fail_expected(number.negative ? "a digit after '-'" : "a number");
+  }
   ++p;
   if (is_digit(*p)) {
     if (number.mantissa == 0) fail("a number starts with a superfluous 0");

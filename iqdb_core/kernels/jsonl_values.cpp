@@ -125,6 +125,16 @@ std::optional<std::string_view> JsonlParser::tagged(JsonScanner& scanner, std::s
   return value;
 }
 
+// Passes over an array, or an object that stands for no number; false when the next value is neither.
+bool JsonlParser::skip_nested(JsonScanner& scanner) {
+  const char c = *scanner.at();
+  if (c != '[' && c != '{') return false;
+  JsonScanner trial = scanner;
+  if (c == '{' && tagged(trial, "float")) return false;
+  scanner.skip_value();
+  return true;
+}
+
 void JsonlParser::value(JsonScanner& scanner, JsonKey& key) {
   switch (*scanner.at()) {
     case 'n':
@@ -146,6 +156,7 @@ void JsonlParser::value(JsonScanner& scanner, JsonKey& key) {
       return columns_.append_string(key, row(), text);
     }
     case '{': {
+      const JsonScanner before = scanner;
       const std::optional<std::string_view> text = tagged(scanner, "float");
       constexpr double kInfinity = std::numeric_limits<double>::infinity();
       if (text == "nan")
@@ -159,6 +170,7 @@ void JsonlParser::value(JsonScanner& scanner, JsonKey& key) {
         const auto number = std::bit_cast<double>(bits);
         if (whole && number != number) return columns_.append_float64(key, row(), number);
       }
+      scanner = before;
       [[fallthrough]];
     }
     case '[':

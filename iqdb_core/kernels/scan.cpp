@@ -51,6 +51,19 @@ struct Bits {
   }
 };
 
+struct Totals {
+  Floats sum[kAccumulators] = {};
+  Floats size[kAccumulators] = {};
+  IQDB_INLINE void add(std::size_t a, Floats, Floats x) {
+    sum[a] += x;
+    size[a] += absolute(x);
+  }
+  IQDB_INLINE void write(float* sums, float* sizes) const {
+    *sums = horizontal_sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
+    *sizes = horizontal_sum((size[0] + size[1]) + (size[2] + size[3]));
+  }
+};
+
 struct Norm {
   Floats norm[kAccumulators] = {};
   IQDB_INLINE void add(std::size_t a, Floats, Floats x) { norm[a] += x * x; }
@@ -103,6 +116,8 @@ void scan(Pass pass, const float* query, const float* const* rows, std::size_t n
       return scan_rows<Squares>(query, rows, n_rows, dim, sums, norms);
     case Pass::kAbsolute:
       return scan_rows<Absolute>(query, rows, n_rows, dim, sums, norms);
+    case Pass::kMinimum:
+      return;  // one query is summed up by kAbsolute
     case Pass::kBits:
       return scan_rows<Bits>(query, rows, n_rows, dim, sums, norms);
   }
@@ -113,6 +128,10 @@ void norms(const float* const* rows, std::size_t n_rows, std::size_t dim, const 
   if (n_rows == 0) return;
   if (centre != nullptr) return scan_rows<CentredNorm>(centre, rows, n_rows, dim, norms, norms);
   scan_rows<Norm>(rows[0], rows, n_rows, dim, norms, norms);
+}
+
+void totals(const float* const* rows, std::size_t n_rows, std::size_t dim, float* sums, float* sizes) {
+  if (n_rows != 0) scan_rows<Totals>(rows[0], rows, n_rows, dim, sums, sizes);
 }
 
 std::size_t first_non_finite(const float* x, std::size_t n) {

@@ -120,7 +120,8 @@ class Sweep {
   }
 
   void pack() {
-    std::vector<float> moved(centre.empty() ? 0 : kernels.max_panel_vectors * kernels.vector_floats * task.dim);
+    std::vector<float> moved(centre.empty() ? 0
+                                            : kernels.max_panel_vectors * kernels.vector_floats * task.dim);
     std::vector<const float*> pointers;
     for (const Panel& panel : panels) {
       pointers.clear();
@@ -152,13 +153,14 @@ class Worker {
         norms_(sweep.block_rows),
         u_(sweep.block_rows + kMaxTileRows),
         v_(sweep.block_rows + kMaxTileRows),
-        sums_(sweep.batch ? 0 : sweep.block_rows),
+        sums_(sweep.block_rows),
         limit_(sweep.count),
         // Lanes without a query let nothing through: no sum is below -inf or above it, respectively.
-        a_(sweep.batch ? sweep.lanes : sweep.count, sweep.bounds->needs_norms() ? kInfinity : -kInfinity),
+        a_(sweep.batch ? sweep.lanes : sweep.count, sweep.bounds->has_row_terms() ? kInfinity : -kInfinity),
         b_(a_.size(), 0.0f) {
     for (TopK& heap : heaps_) heap.reserve(std::min<std::size_t>(task_.k, 64));
-    for (std::size_t i = 0; i < sweep.count; ++i) set_limit(i, sweep.shared[i].load(std::memory_order_relaxed));
+    for (std::size_t i = 0; i < sweep.count; ++i)
+      set_limit(i, sweep.shared[i].load(std::memory_order_relaxed));
   }
 
   void run() {
@@ -213,8 +215,8 @@ class Worker {
     const Bounds& bounds = *sweep_.bounds;
     kernels_.scan(bounds.pass(), sweep_.query(query), pointers_.data(), n_rows_, task_.dim, sums_.data(),
                   norms_.data());
-    if (bounds.needs_norms()) {
-      bounds.rows(norms_.data(), n_rows_, u_.data(), v_.data());
+    if (bounds.has_row_terms()) {
+      bounds.rows(norms_.data(), sums_.data(), n_rows_, u_.data(), v_.data());
       for (std::size_t i = 0; i < n_rows_; ++i) {
         if (!(sums_[i] < a_[query] + (v_[i] + b_[query] * u_[i]))) score(query, rows_[i]);
       }
@@ -227,10 +229,14 @@ class Worker {
 
   void meet_panels() {
     const Bounds& bounds = *sweep_.bounds;
-    if (bounds.needs_norms()) {
+    if (bounds.pass() == Pass::kDot) {
       const float* centre = sweep_.centre.empty() ? nullptr : sweep_.centre.data();
       kernels_.norms(pointers_.data(), n_rows_, task_.dim, centre, norms_.data());
-      bounds.rows(norms_.data(), n_rows_, u_.data(), v_.data());
+    } else if (bounds.pass() == Pass::kMinimum) {
+      kernels_.totals(pointers_.data(), n_rows_, task_.dim, sums_.data(), norms_.data());
+    }
+    if (bounds.has_row_terms()) {
+      bounds.rows(norms_.data(), sums_.data(), n_rows_, u_.data(), v_.data());
     }
     for (const Panel& panel : sweep_.panels) {
       for (std::size_t i = 0; i < panel.count; ++i) refresh_limit(panel.first + i);
@@ -315,8 +321,8 @@ std::size_t useful_threads(const SearchTask& task, std::size_t candidates, std::
   const double products =
       static_cast<double>(candidates) * static_cast<double>(task.dim) * static_cast<double>(queries);
   const double useful = products / static_cast<double>(kProductsPerThread) + 1.0;
-  return std::max<std::size_t>(1, useful < static_cast<double>(task.threads) ? static_cast<std::size_t>(useful)
-                                                                              : task.threads);
+  return std::max<std::size_t>(
+      1, useful < static_cast<double>(task.threads) ? static_cast<std::size_t>(useful) : task.threads);
 }
 
 std::size_t rows_per_block(const SearchTask& task, std::size_t threads) {

@@ -30,11 +30,25 @@ typedef float Floats __attribute__((vector_size(kVectorBytes)));
 typedef std::int32_t Ints __attribute__((vector_size(kVectorBytes)));
 typedef float UnalignedFloats __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
 
-IQDB_INLINE Floats load(const float* p) { return *reinterpret_cast<const UnalignedFloats*>(p); }
-IQDB_INLINE void store(float* p, Floats x) { *reinterpret_cast<UnalignedFloats*>(p) = x; }
-IQDB_INLINE Ints bits(Floats x) { return (Ints)x; }
-IQDB_INLINE Floats from_bits(Ints x) { return (Floats)x; }
-IQDB_INLINE Floats absolute(Floats x) { return from_bits(bits(x) & 0x7fffffff); }
+IQDB_INLINE Floats load(const float* p) {
+  return *reinterpret_cast<const UnalignedFloats*>(p);
+}
+IQDB_INLINE void store(float* p, Floats x) {
+  *reinterpret_cast<UnalignedFloats*>(p) = x;
+}
+// x - 0 is x, for -0 too, so that this is nothing but a broadcast.
+IQDB_INLINE Floats broadcast(float x) {
+  return x - Floats{};
+}
+IQDB_INLINE Ints bits(Floats x) {
+  return (Ints)x;
+}
+IQDB_INLINE Floats from_bits(Ints x) {
+  return (Floats)x;
+}
+IQDB_INLINE Floats absolute(Floats x) {
+  return from_bits(bits(x) & 0x7fffffff);
+}
 
 // The last `count` < kFloats of `n` items in the vector's last lanes, zeros before them.
 IQDB_INLINE Floats load_tail(const float* p, std::size_t n, std::size_t count) {

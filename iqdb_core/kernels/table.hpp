@@ -17,6 +17,7 @@ enum class Pass : int {
   kDot,       // q[i] * x[i]
   kSquares,   // (q[i] - x[i])^2
   kAbsolute,  // |q[i] - x[i]|
+  kMinimum,   // min(q[i], x[i])
   kBits,      // 1 where the bits of q[i] and x[i] differ
 };
 
@@ -29,8 +30,8 @@ struct Sink {
 
 // One panel of queries against one block of rows.
 //
-// kDot drops a pair when  sum < a[lane] + (v[row] + b[lane] * u[row]);
-// the other passes when   sum > a[lane].
+// kDot and kMinimum drop a pair when  sum < a[lane] + (v[row] + b[lane] * u[row]);
+// kBits does when  sum > a[lane]. The other passes have no tiles.
 // A comparison with NaN drops nothing.
 struct TileTask {
   const float* const* rows;  // padded with valid pointers to a multiple of kMaxTileRows
@@ -39,8 +40,8 @@ struct TileTask {
   const float* panel;  // [dim][vectors * vector_floats], see Kernels::pack
   std::size_t vectors;
   const float* a;  // [vectors * vector_floats]
-  const float* b;  // the same; kDot only
-  const float* u;  // [n_rows, padded like rows]; kDot only
+  const float* b;  // the same; not for kBits
+  const float* u;  // [n_rows, padded like rows]; not for kBits
   const float* v;
   Sink sink;
 };
@@ -56,14 +57,16 @@ struct Kernels {
                       std::size_t dim);
   double (*norm2)(const float* x, std::size_t dim);
 
-  // sums[i] for each row; kDot also writes norms[i], the sum of squares of the row.
+  // sums[i] for each row; kDot also writes norms[i], the sum of squares of the row. Not for kMinimum.
   void (*scan)(Pass pass, const float* query, const float* const* rows, std::size_t n_rows, std::size_t dim,
                float* sums, float* norms);
   // norms[i] = |rows[i] - centre|^2, or |rows[i]|^2 without a centre.
   void (*norms)(const float* const* rows, std::size_t n_rows, std::size_t dim, const float* centre,
                 float* norms);
+  // sums[i] = the sum of the row's components, sizes[i] = that of their absolute values.
+  void (*totals)(const float* const* rows, std::size_t n_rows, std::size_t dim, float* sums, float* sizes);
 
-  // f32 items of one SIMD vector, and the most vectors a panel has.
+  // f32 items of one SIMD vector, and the most vectors that a panel has.
   std::size_t vector_floats;
   std::size_t max_panel_vectors;
   // Interleaves up to vectors * vector_floats queries (missing ones become zeros).

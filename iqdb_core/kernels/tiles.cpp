@@ -12,19 +12,27 @@
 namespace iqdb::IQDB_VARIANT {
 namespace {
 
-// Rows x vectors of a tile: as many sums as the registers hold beside the panel's vectors, one
-// broadcast and, in the passes that need them, temporaries.
+// A tile's sums fill the registers but for what the pass needs beside them: 12 of 16 or 24 of 32 sums
+// for products, 10 or 20 where the terms take registers too.
 #if defined(__AVX512F__) || defined(__aarch64__)
-constexpr std::size_t kMaxVectors = 2;
-constexpr std::size_t tile_rows(Pass pass, std::size_t vectors) {
-  return vectors == 1 ? 16 : pass == Pass::kDot ? 12 : 10;
-}
+constexpr std::size_t kRegisters = 32;
 #else
-constexpr std::size_t kMaxVectors = 2;
-constexpr std::size_t tile_rows(Pass pass, std::size_t vectors) {
-  return vectors == 1 ? (pass == Pass::kDot ? 12 : 10) : pass == Pass::kDot ? 6 : 5;
-}
+constexpr std::size_t kRegisters = 16;
 #endif
+
+constexpr std::size_t tile_rows(Pass pass, std::size_t vectors) {
+  const std::size_t sums = pass == Pass::kDot ? kRegisters * 3 / 4 : kRegisters * 5 / 8;
+  const std::size_t rows = sums / vectors;
+  return rows < kMaxTileRows ? rows : kMaxTileRows;
+}
+
+#if defined(__FMA__)
+const volatile float opaque_one = 1.0f;
+#endif
+
+IQDB_INLINE Floats minimum(Floats x, Floats y) {
+  return x < y ? x : y;
+}
 
 template <Pass pass>
 struct Term;
@@ -32,32 +40,43 @@ struct Term;
 template <>
 struct Term<Pass::kDot> {
   typedef Floats Sum;
-  static IQDB_INLINE void add(Sum& sum, Floats q, const float* x) { sum += q * *x; }
+  IQDB_INLINE void add(Sum& sum, Floats q, const float* x) const { sum += q * *x; }
 };
 
+// |q - x| = q + x - 2 min(q, x), and the sums of q and of x are known: one operation less than
+// |q - x|.
 template <>
-struct Term<Pass::kAbsolute> {
+struct Term<Pass::kMinimum> {
   typedef Floats Sum;
-  static IQDB_INLINE void add(Sum& sum, Floats q, const float* x) { sum += absolute(q - *x); }
+#if defined(__FMA__)
+  // AMD's cores take minima and additions on the same two units, fused products on the other two. The
+  // compiler must not see that the factor is 1.
+  Floats one = broadcast(opaque_one);
+  IQDB_INLINE void add(Sum& sum, Floats q, const float* x) const { sum += one * minimum(q, broadcast(*x)); }
+#else
+  IQDB_INLINE void add(Sum& sum, Floats q, const float* x) const { sum += minimum(q, broadcast(*x)); }
+#endif
 };
 
+// Counts down by one for each equal component.
 template <>
 struct Term<Pass::kBits> {
   typedef Ints Sum;
-  static IQDB_INLINE void add(Sum& sum, Floats q, const float* x) {
+  IQDB_INLINE void add(Sum& sum, Floats q, const float* x) const {
     std::int32_t item;
     __builtin_memcpy(&item, x, 4);
-    sum += bits(q) != (Ints{} + item);
+    sum += bits(q) == (Ints{} + item);
   }
 };
 
-template <Pass pass, std::size_t kRows, std::size_t kVectors>
-IQDB_INLINE void report(const TileTask& task, std::size_t first, const Ints (&dropped)[kRows][kVectors]) {
+template <std::size_t kRows, std::size_t kVectors>
+void report(const TileTask& task, std::size_t first, const Ints (&dropped)[kRows][kVectors]) {
   for (std::size_t r = 0; r < kRows && first + r < task.n_rows; ++r) {
-    std::int32_t flags[kVectors * kFloats];
-    __builtin_memcpy(flags, dropped[r], sizeof flags);
-    for (std::size_t lane = 0; lane < kVectors * kFloats; ++lane) {
-      if (flags[lane] == 0) task.sink.candidate(task.sink.self, first + r, lane);
+    for (std::size_t j = 0; j < kVectors; ++j) {
+      if (!any(~dropped[r][j])) continue;
+      for (std::size_t lane = 0; lane < kFloats; ++lane) {
+        if (dropped[r][j][lane] == 0) task.sink.candidate(task.sink.self, first + r, j * kFloats + lane);
+      }
     }
   }
 }
@@ -72,6 +91,7 @@ void run(const TileTask& task) {
     const float* row[kRows];
     for (std::size_t r = 0; r < kRows; ++r) row[r] = task.rows[first + r];
     typename Term<pass>::Sum sums[kRows][kVectors] = {};
+    const Term<pass> term;
     const float* panel = task.panel;
     for (std::size_t i = 0; i < dim; ++i) {
       Floats q[kVectors];
@@ -80,7 +100,7 @@ void run(const TileTask& task) {
 #pragma GCC unroll 16
       for (std::size_t r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-        for (std::size_t j = 0; j < kVectors; ++j) Term<pass>::add(sums[r][j], q[j], row[r] + i);
+        for (std::size_t j = 0; j < kVectors; ++j) term.add(sums[r][j], q[j], row[r] + i);
       }
       panel += kWidth;
     }
@@ -92,48 +112,47 @@ void run(const TileTask& task) {
 #pragma GCC unroll 4
       for (std::size_t j = 0; j < kVectors; ++j) {
         const Floats a = load(task.a + j * kFloats);
-        if constexpr (pass == Pass::kDot) {
+        if constexpr (pass == Pass::kBits) {
+          dropped[r][j] = __builtin_convertvector(sums[r][j] + static_cast<std::int32_t>(dim), Floats) > a;
+        } else {
           const Floats b = load(task.b + j * kFloats);
           dropped[r][j] = sums[r][j] < a + (task.v[first + r] + b * task.u[first + r]);
-        } else if constexpr (pass == Pass::kBits) {
-          dropped[r][j] = __builtin_convertvector(-sums[r][j], Floats) > a;
-        } else {
-          dropped[r][j] = sums[r][j] > a;
         }
         kept |= ~dropped[r][j];
       }
     }
-    if (__builtin_expect(any(kept), 0)) report<pass>(task, first, dropped);
+    if (__builtin_expect(any(kept), 0)) report(task, first, dropped);
   }
 }
 
 template <Pass pass>
-void run(const TileTask& task) {
+void run_panel(const TileTask& task) {
   if (task.vectors == 1) return run<pass, 1>(task);
-  return run<pass, 2>(task);
+  return run<pass, kMaxPanelVectors>(task);
 }
 
 }  // namespace
-
 
 void pack(const float* const* queries, std::size_t n_queries, std::size_t dim, std::size_t vectors,
           float* panel) {
   const std::size_t width = vectors * kFloats;
   for (std::size_t lane = 0; lane < width; ++lane) {
-    for (std::size_t i = 0; i < dim; ++i) panel[i * width + lane] = lane < n_queries ? queries[lane][i] : 0.0f;
+    for (std::size_t i = 0; i < dim; ++i)
+      panel[i * width + lane] = lane < n_queries ? queries[lane][i] : 0.0f;
   }
 }
 
 void tiles(Pass pass, const TileTask& task) {
   switch (pass) {
     case Pass::kDot:
-      return run<Pass::kDot>(task);
-    case Pass::kAbsolute:
-      return run<Pass::kAbsolute>(task);
+      return run_panel<Pass::kDot>(task);
+    case Pass::kMinimum:
+      return run_panel<Pass::kMinimum>(task);
     case Pass::kBits:
-      return run<Pass::kBits>(task);
+      return run_panel<Pass::kBits>(task);
     case Pass::kSquares:
-      return;  // batches of euclidean queries go by kDot
+    case Pass::kAbsolute:
+      return;  // batches go by kDot and kMinimum
   }
 }
 

@@ -1,74 +1,37 @@
-"""One metadata group: the metadata of up to 16,384 consecutive records as typed columns.
+"""Metadata groups: encoding them, and reading them row by row or as columns.
 
-A group is a self-contained blob. Snapshots keep one after the other in the section `meta.data`, log
-frames in their metadata block. All integers are little-endian, all offsets count from the start of the
-blob, every part below begins at a multiple of 8, and `pad8(x)` is x rounded up to a multiple of 8. Bytes
-that are reserved or only pad are zero. The encoding is canonical: one content has one encoding.
-
-The blob is, without holes:
-
-1. Header, 16 bytes (`GROUP_FIELDS`):
-
-   ======  ====  ================  ============================================================
-   offset  size  field             meaning
-   ======  ====  ================  ============================================================
-   0       4     n_rows            1..16384
-   4       4     n_columns         columns, each a pair of key and type that occurs
-   8       1     has_metadata      0: every row has a mapping; 1: those of the bitmap have one;
-                                   2: none has (then n_columns is 0)
-   9       3     reserved          zero
-   12      4     blob_bytes        the length of the blob, a multiple of 8
-   ======  ====  ================  ============================================================
-
-2. Directory: `n_columns` entries of 32 bytes (`COLUMN_FIELDS`), strictly ascending by (key as bytes, type):
-
-   ======  ====  ================  ============================================================
-   0       4     key_offset        where the key begins
-   4       2     key_bytes         its length, 0..65535; UTF-8
-   6       1     type              1 null, 2 bool, 3 int64, 4 float64, 5 string
-   7       1     presence          0: every row has a value; 1: bitmap; 2: sparse
-   8       4     count             rows that have a value, 1..n_rows
-   12      1     encoding          0 plain; 1 dictionary (strings only)
-   13      3     reserved          zero
-   16      4     data_offset       where the payload begins
-   20      4     data_bytes        its length, a multiple of 8
-   24      8     reserved          zero
-   ======  ====  ================  ============================================================
-
-3. Keys: the distinct keys one after the other in ascending order, then zeros to `pad8`. Entries of one
-   key (of different types) have the same `key_offset`.
-4. When `has_metadata` is 1: a bitmap of n_rows bits. At least one bit is set and one is not.
-5. The payloads, in the order of the directory. Each is its presence, then its values:
-
-   - presence 0: nothing. presence 1: a bitmap of n_rows bits, `count` of them set. presence 2: u16[count],
-     the rows, strictly ascending, below n_rows, then zeros to `pad8`. Presence is 0 when count = n_rows, else
-     2 when pad8(2 * count) is less than the bitmap's bytes, else 1.
-   - values, one for each row that has one, in row order: null: nothing. bool: a bitmap of `count` bits.
-     int64, float64: 8 bytes each; a float's bits are kept as they are, NaN included.
-   - string, plain: u32 offsets[count + 1], then the bytes, then zeros to `pad8`. offsets[0] is 0, offsets
-     never descend, and value i is the bytes offsets[i]..offsets[i + 1] behind the offsets, in UTF-8.
-   - string, dictionary: u32 n_entries, u32 reserved, u32 offsets[n_entries + 1] and zeros to `pad8`, the
-     entries' bytes and zeros to `pad8`, u16 codes[count] and zeros to `pad8`. Entries are distinct and
-     ascend as bytes, value i is entry codes[i], every entry is used. A string column is stored in this
-     way exactly when 2 * n_entries <= count.
-
-A bitmap of b bits is u64[ceil(b / 64)]; bit i is bit i mod 64 of word i div 64; bits from b on are zero.
-No row has values in two columns of one key, and a row without a mapping has none at all. The weights
-of the rows (per key: 16 + the key's bytes + a string value's bytes) add up to at most 256 MiB.
-
-A reader checks header and directory, and therewith the place of everything, when it opens a group; a
-column's presence and frame when it first touches the column; and each offset, code and string when it
-uses it. `check` verifies all that is said above.
+The layout is described in `iqdb_core.storage.columns_layout`. A reader checks header and directory, and
+therewith the place of everything, when it opens a group; a column's presence and frame when it first
+touches the column; and each offset, code and string when it uses it. `GroupView.check` verifies all
+that the layout says.
 """
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Any
 
 from iqdb_core.column_type import ColumnType
 from iqdb_core.errors import StructureError
-from iqdb_core.storage.layout import GROUP_ROWS, MAX_FRAME_BYTES, Field
+from iqdb_core.storage.column_view import ColumnView
+from iqdb_core.storage.columns_layout import (
+    COLUMN_ENTRY,
+    COLUMN_ENTRY_BYTES,
+    COLUMN_FIELDS,
+    DICTIONARY,
+    GROUP_FIELDS,
+    GROUP_HEADER,
+    GROUP_HEADER_BYTES,
+    HAS_ALL,
+    HAS_BITMAP,
+    HAS_NONE,
+    MAX_BLOB_WEIGHT,
+    PLAIN,
+    bitmap_bytes,
+    pad8,
+    presence_bytes,
+    presence_of,
+)
+from iqdb_core.storage.layout import GROUP_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -76,72 +39,9 @@ if TYPE_CHECKING:
     from iqdb_core.record_metadata import MetadataColumns
     from iqdb_core.types import MetadataValue
 
-GROUP_HEADER_BYTES = 16
-COLUMN_ENTRY_BYTES = 32
-
-GROUP_FIELDS = (
-    Field("n_rows", 0, 4, "u32"),
-    Field("n_columns", 4, 4, "u32"),
-    Field("has_metadata", 8, 1, "u8"),
-    Field("reserved", 9, 3, "zero"),
-    Field("blob_bytes", 12, 4, "u32"),
-)
-COLUMN_FIELDS = (
-    Field("key_offset", 0, 4, "u32"),
-    Field("key_bytes", 4, 2, "u16"),
-    Field("type", 6, 1, "u8"),
-    Field("presence", 7, 1, "u8"),
-    Field("count", 8, 4, "u32"),
-    Field("encoding", 12, 1, "u8"),
-    Field("reserved", 13, 3, "zero"),
-    Field("data_offset", 16, 4, "u32"),
-    Field("data_bytes", 20, 4, "u32"),
-    Field("reserved2", 24, 8, "zero"),
-)
-GROUP_HEADER = struct.Struct("<IIB3sI")
-COLUMN_ENTRY = struct.Struct("<IHBBIB3sII8s")
-assert GROUP_HEADER.size == GROUP_HEADER_BYTES
-assert COLUMN_ENTRY.size == COLUMN_ENTRY_BYTES
-
-ALL, BITMAP, SPARSE = 0, 1, 2
-"""Presence of a column's values."""
-HAS_ALL, HAS_BITMAP, HAS_NONE = 0, 1, 2
-"""Presence of the mappings themselves."""
-PLAIN, DICTIONARY = 0, 1
-"""Encodings."""
-
-MAX_BLOB_WEIGHT = MAX_FRAME_BYTES
-"""The most that the weights of a group's rows may add up to; bounds what decoding allocates."""
+__all__ = ["COLUMN_FIELDS", "GROUP_FIELDS", "MAX_BLOB_WEIGHT", "ColumnView", "GroupView", "encode_group"]
 
 _NULL, _BOOL, _INT64, _FLOAT64, _STRING = (int(type_) for type_ in ColumnType)
-_U32 = struct.Struct("<I")
-_U32_PAIR = struct.Struct("<II")
-_U16 = struct.Struct("<H")
-_NUMBERS = {_INT64: struct.Struct("<q"), _FLOAT64: struct.Struct("<d")}
-
-
-def pad8(size: int) -> int:
-    """Return `size` rounded up to a multiple of 8."""
-    return (size + 7) & -8
-
-
-def bitmap_bytes(bits: int) -> int:
-    """Return how many bytes a bitmap of that many bits takes."""
-    return (bits + 63) // 64 * 8
-
-
-def presence_of(count: int, n_rows: int) -> int:
-    """Return which presence a column of `count` values in `n_rows` rows must have."""
-    if count == n_rows:
-        return ALL
-    return SPARSE if pad8(2 * count) < bitmap_bytes(n_rows) else BITMAP
-
-
-def presence_bytes(presence: int, count: int, n_rows: int) -> int:
-    """Return how many bytes a column's presence takes."""
-    if presence == ALL:
-        return 0
-    return bitmap_bytes(n_rows) if presence == BITMAP else pad8(2 * count)
 
 
 def encode_group(columns: MetadataColumns) -> bytes:
@@ -158,200 +58,6 @@ def encode_group(columns: MetadataColumns) -> bytes:
 
 def _nothing(_start: int, _stop: int) -> None:
     """Stand in for `ensure` where all bytes are verified already."""
-
-
-class ColumnView:
-    """One column of a group: its entry in the directory, and its values one at a time.
-
-    The public attributes are the directory's fields; `values_offset` is where the values begin and
-    `end_offset` where the payload ends.
-    """
-
-    __slots__ = (
-        "_bits",
-        "_blob",
-        "_codes_offset",
-        "_entries",
-        "_frame_checked",
-        "_group",
-        "_presence_checked",
-        "_rows",
-        "_text_bytes",
-        "_text_offset",
-        "arrays",
-        "count",
-        "data_offset",
-        "encoding",
-        "end_offset",
-        "index",
-        "key",
-        "presence",
-        "type",
-        "values_offset",
-    )
-
-    def __init__(self, group: GroupView, index: int, key: str, entry: tuple[Any, ...]) -> None:
-        _, _, self.type, self.presence, self.count, self.encoding, _, self.data_offset, data_bytes, _ = entry
-        self._group = group
-        self._blob = group.blob
-        self.index = index
-        self.key = key
-        self.end_offset = self.data_offset + data_bytes
-        self.values_offset = self.data_offset + presence_bytes(self.presence, self.count, group.n_rows)
-        self.arrays: Any = None
-        """What the array reader keeps here between two uses."""
-        self._presence_checked = self._frame_checked = False
-        self._bits = 0
-        self._rows: dict[int, int] = {}
-        self._entries = self._text_offset = self._text_bytes = self._codes_offset = 0
-
-    def damaged(self, what: str, expected: str, found: object) -> StructureError:
-        """Return the error that says what of this column is wrong."""
-        return self._group.damaged(f"columns[{self.index}].{what}", expected, found)
-
-    def check_presence(self) -> None:
-        """Check, once, which rows have a value."""
-        if self._presence_checked:
-            return
-        group, count = self._group, self.count
-        group.ensure(self.data_offset, self.values_offset)
-        if self.presence == BITMAP:
-            bits = int.from_bytes(self._blob[self.data_offset : self.values_offset], "little")
-            if bits.bit_length() > group.n_rows:
-                raise self.damaged("presence", f"a bitmap of {group.n_rows} bits", "longer")
-            if bits.bit_count() != count:
-                raise self.damaged(
-                    "presence", f"a bitmap with {count} bits set", f"one with {bits.bit_count()}"
-                )
-            if bits & ~group.mappings:
-                raise self.damaged("presence", "rows that have a mapping", "rows without one")
-            self._bits = bits
-        elif self.presence == SPARSE:
-            rows = struct.unpack_from(f"<{count}H", self._blob, self.data_offset)
-            self._check_zeros("presence", self.data_offset + 2 * count, self.values_offset)
-            if rows[-1] >= group.n_rows:
-                raise self.damaged("presence", f"rows below {group.n_rows}", rows[-1])
-            if any(map(int.__ge__, rows, rows[1:])):
-                raise self.damaged("presence", "rows that ascend", "rows that do not")
-            if not all(group.mappings >> row & 1 for row in rows):
-                raise self.damaged("presence", "rows that have a mapping", "rows without one")
-            self._rows = dict(zip(rows, range(count), strict=True))
-        self._presence_checked = True
-
-    def position(self, row: int) -> int:
-        """Return which of the values is that of `row`, or -1 when it has none."""
-        if self.presence == ALL:
-            return row
-        if not self._presence_checked:
-            self.check_presence()
-        if self.presence == SPARSE:
-            return self._rows.get(row, -1)
-        below = self._bits & ((2 << row) - 1)
-        return below.bit_count() - 1 if below >> row else -1
-
-    def value(self, position: int) -> MetadataValue:
-        """Return value number `position`, 0 <= position < count."""
-        type_ = self.type
-        number = _NUMBERS.get(type_)
-        ensure = self._group.ensure
-        if number is not None:
-            at = self.values_offset + 8 * position
-            ensure(at, at + 8)
-            found: int | float = number.unpack_from(self._blob, at)[0]
-            return found
-        if type_ == _NULL:
-            return None
-        if not self._frame_checked:
-            self.check_frame()
-        if type_ == _BOOL:
-            return bool(self._blob[self.values_offset + (position >> 3)] >> (position & 7) & 1)
-        if self.encoding == DICTIONARY:
-            at = self._codes_offset + 2 * position
-            ensure(at, at + 2)
-            (position,) = _U16.unpack_from(self._blob, at)
-            if position >= self._entries:
-                raise self.damaged("codes", f"codes below {self._entries}", position)
-            at = self.values_offset + 8 + 4 * position
-        else:
-            at = self.values_offset + 4 * position
-        ensure(at, at + 8)
-        start, stop = _U32_PAIR.unpack_from(self._blob, at)
-        if not start <= stop <= self._text_bytes:
-            raise self.damaged("offsets", f"ascending up to {self._text_bytes}", f"{start}, {stop}")
-        start, stop = self._text_offset + start, self._text_offset + stop
-        ensure(start, stop)
-        try:
-            return str(self._blob[start:stop], "utf-8")
-        except UnicodeDecodeError:
-            raise self.damaged("value", "UTF-8", f"value {position} that is not") from None
-
-    @property
-    def n_entries(self) -> int:
-        """How many strings have offsets here: the dictionary's entries, or one for each value."""
-        return self._entries if self.encoding == DICTIONARY else self.count
-
-    @property
-    def places(self) -> tuple[int, int, int, int]:
-        """Where a string column's offsets, text and codes begin, and how long the text is."""
-        self.check_frame()
-        offsets = self.values_offset + (8 if self.encoding == DICTIONARY else 0)
-        return offsets, self._text_offset, self._text_bytes, self._codes_offset
-
-    def check_frame(self) -> None:
-        """Check, once, that the parts of the values fill the payload exactly. Takes constant time."""
-        if self._frame_checked:
-            return
-        if self.type == _BOOL:
-            self._group.ensure(self.values_offset, self.end_offset)
-            bits = int.from_bytes(self._blob[self.values_offset : self.end_offset], "little")
-            if bits.bit_length() > self.count:
-                raise self.damaged("values", f"a bitmap of {self.count} bits", "longer")
-        elif self.type == _STRING:
-            self._check_strings()
-        self._frame_checked = True
-
-    def _check_strings(self) -> None:
-        blob, ensure, offsets = self._blob, self._group.ensure, self.values_offset
-        entries = self.count
-        # Every payload of strings has 8 bytes of values at least.
-        ensure(offsets, offsets + 8)
-        if self.encoding == DICTIONARY:
-            entries, reserved = _U32_PAIR.unpack_from(blob, offsets)
-            if not 0 < 2 * entries <= self.count:
-                raise self.damaged("n_entries", f"1..{self.count // 2}", entries)
-            if reserved:
-                raise self.damaged("reserved", "0", reserved)
-            offsets += 8
-        text = offsets + 4 * (entries + 1)
-        if text > self.end_offset:
-            raise self.damaged("data_bytes", "room for the offsets", self.end_offset - self.data_offset)
-        ensure(offsets, offsets + 4)
-        ensure(text - 4, text)
-        (first,) = _U32.unpack_from(blob, offsets)
-        (text_bytes,) = _U32.unpack_from(blob, text - 4)
-        if first:
-            raise self.damaged("offsets[0]", "0", first)
-        if self.encoding == DICTIONARY:
-            self._check_zeros("offsets", text, pad8(text))
-            text = pad8(text)
-            self._codes_offset = codes = text + pad8(text_bytes)
-            end = codes + pad8(2 * self.count)
-        else:
-            end = pad8(text + text_bytes)
-        if end != self.end_offset:
-            expected = f"{end - self.data_offset}, by its offsets"
-            raise self.damaged("data_bytes", expected, self.end_offset - self.data_offset)
-        if self.encoding == DICTIONARY:
-            self._check_zeros("entries", text + text_bytes, self._codes_offset)
-            self._check_zeros("codes", self._codes_offset + 2 * self.count, end)
-        else:
-            self._check_zeros("text", text + text_bytes, end)
-        self._entries, self._text_offset, self._text_bytes = entries, text, text_bytes
-
-    def _check_zeros(self, what: str, start: int, stop: int) -> None:
-        self._group.ensure(start, stop)
-        if any(self._blob[start:stop]):
-            raise self.damaged(f"{what} padding", "zero", bytes(self._blob[start:stop]).hex())
 
 
 class GroupView:
@@ -533,8 +239,12 @@ class GroupView:
         """
         # Decoding checks all relations within the group; what is left, such as padding, order and the
         # choice of encodings, is right exactly when encoding again gives the same bytes.
+        from iqdb_core.storage.columns_reader import check_records
+
         self.ensure(0, len(self.blob))
-        again = encode_group(self.to_columns())
+        columns = self.to_columns()
+        check_records(self, columns)
+        again = encode_group(columns)
         if again != self.blob:
             pairs = enumerate(zip(again, self.blob, strict=False))
             at = next((i for i, (a, b) in pairs if a != b), min(len(again), len(self.blob)))

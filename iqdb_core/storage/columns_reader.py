@@ -1,4 +1,4 @@
-"""Reads metadata groups as arrays. The layout is that of `iqdb_core.storage.columns`."""
+"""Reads metadata groups as arrays. The layout is that of `columns_layout`."""
 
 from __future__ import annotations
 
@@ -10,20 +10,16 @@ import numpy as np
 from iqdb_core.column_type import ColumnType
 from iqdb_core.record_metadata import Column, MetadataColumns
 from iqdb_core.record_strings import StringValues
-from iqdb_core.storage.columns import (
-    ALL,
-    BITMAP,
-    DICTIONARY,
-    MAX_BLOB_WEIGHT,
-    ColumnView,
-    GroupView,
-)
-from iqdb_core.types import MAX_STRING_BYTES
+from iqdb_core.storage.columns_layout import ALL, BITMAP, DICTIONARY, MAX_BLOB_WEIGHT
+from iqdb_core.storage.layout import KEY_WEIGHT
+from iqdb_core.types import MAX_KEYS_PER_RECORD, MAX_METADATA_WEIGHT, MAX_STRING_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from numpy.typing import NDArray
+
+    from iqdb_core.storage.columns import ColumnView, GroupView
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,8 +83,13 @@ def read_columns(group: GroupView, keys: Collection[str] | None) -> MetadataColu
             continue
         stored = read_column(group, view)
         values = stored.values
+        weight += view.count * (KEY_WEIGHT + len(view.key.encode()))
         if isinstance(values, (DictionaryValues, StringValues)):
-            weight = _check_strings(view, values, weight)
+            weight += _check_strings(view, values)
+        if weight > MAX_BLOB_WEIGHT:
+            raise view.damaged(
+                "values", f"a group of weight {MAX_BLOB_WEIGHT} at most", f"{weight} up to here"
+            )
         if isinstance(values, DictionaryValues):
             values = values.entries.take(values.codes)
         column = Column(view.key, ColumnType(view.type), stored.rows, values)
@@ -96,6 +97,23 @@ def read_columns(group: GroupView, keys: Collection[str] | None) -> MetadataColu
             _check_disjoint(view, columns, column, n_rows)
         columns.append(column)
     return MetadataColumns(n_rows, has, tuple(columns))
+
+
+def check_records(group: GroupView, columns: MetadataColumns) -> None:
+    """Check the limits of single records.
+
+    Raises:
+        StructureError: a record has too many keys or weighs too much.
+    """
+    keys = np.zeros(columns.n_rows, np.uint32)
+    for column in columns.columns:
+        keys[slice(None) if column.rows is None else column.rows] += 1
+    if int(keys.max()) > MAX_KEYS_PER_RECORD:
+        raise group.damaged(f"row {keys.argmax()}", f"at most {MAX_KEYS_PER_RECORD} keys", int(keys.max()))
+    weights = columns.weights()
+    if int(weights.max()) > MAX_METADATA_WEIGHT:
+        expected = f"a weight of at most {MAX_METADATA_WEIGHT}"
+        raise group.damaged(f"row {weights.argmax()}", expected, int(weights.max()))
 
 
 def _rows(group: GroupView, column: ColumnView) -> NDArray[np.uint32] | None:
@@ -142,8 +160,8 @@ def _bits(group: GroupView, offset: int, count: int) -> NDArray[np.bool_]:
     return np.unpackbits(packed, count=count, bitorder="little").view(np.bool_)
 
 
-def _check_strings(view: ColumnView, values: StringValues | DictionaryValues, weight: int) -> int:
-    """Check what is text in a column, and return `weight` with that of the column's strings added."""
+def _check_strings(view: ColumnView, values: StringValues | DictionaryValues) -> int:
+    """Check what is text in a column, and return how many bytes its values take."""
     strings = values.entries if isinstance(values, DictionaryValues) else values
     lengths = strings.lengths
     if int(lengths.max()) > MAX_STRING_BYTES:
@@ -152,12 +170,8 @@ def _check_strings(view: ColumnView, values: StringValues | DictionaryValues, we
     if index >= 0:
         raise view.damaged("value", "UTF-8", f"string {index} that is not")
     if isinstance(values, DictionaryValues):
-        weight += int(lengths[values.codes].sum())
-    else:
-        weight += len(strings.data)
-    if weight > MAX_BLOB_WEIGHT:
-        raise view.damaged("values", f"strings of at most {MAX_BLOB_WEIGHT} bytes in a group", weight)
-    return weight
+        return int(lengths[values.codes].sum())
+    return len(strings.data)
 
 
 def _check_disjoint(view: ColumnView, columns: list[Column], column: Column, n_rows: int) -> None:

@@ -1,4 +1,4 @@
-"""Encodes metadata groups. The layout is that of `iqdb_core.storage.columns`."""
+"""Encodes metadata groups. The layout is that of `columns_layout`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from iqdb_core.column_type import ColumnType
 from iqdb_core.errors import BatchTooLargeError
 from iqdb_core.record_strings import StringValues
-from iqdb_core.storage.columns import (
+from iqdb_core.storage.columns_layout import (
     ALL,
     BITMAP,
     COLUMN_ENTRY,

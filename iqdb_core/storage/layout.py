@@ -213,6 +213,8 @@ RECORD_SECTIONS = (
     CONFIG,
 )
 """The sections of the records themselves, in the order in which they stand in a file."""
+CONFIG_KEYS = ("compression", "dim", "index", "metric", "provenance")
+"""The keys of the JSON object in `config`, no more and no fewer."""
 COMPRESSIBLE_SECTIONS = frozenset({VECTORS, IDS, ID_KINDS, ID_OFFSETS, ID_BYTES, META_DATA})
 
 # --- Snapshot: limits ---------------------------------------------------------------------------

@@ -110,6 +110,10 @@ def walk_frames(log: LogBytes, header: LogHeader, *, stop: int | None = None) ->
             raise LogDamagedError(
                 log.path, number, offset, f"sequence {found.sequence}, expected {number + 1}"
             )
+        if found.settled_bytes > offset:
+            raise LogDamagedError(
+                log.path, number, offset, f"it was written behind byte {found.settled_bytes}, not here"
+            )
         if found.previous_crc != previous:
             raise LogDamagedError(
                 log.path,
@@ -193,7 +197,7 @@ def _plausible_header(log: LogBytes, offset: int) -> FrameHeader | None:
         or header.body_bytes % FRAME_ALIGNMENT
         or header.body_bytes > MAX_FRAME_BYTES
         or header.body_bytes > log.size - offset - FRAME_HEADER_BYTES
-        or not LOG_HEADER_BYTES <= header.settled_bytes <= offset
+        or header.settled_bytes < LOG_HEADER_BYTES
     ):
         return None
     return header

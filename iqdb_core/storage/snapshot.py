@@ -470,8 +470,15 @@ class Snapshot:
     def _open_group(self, group: int) -> GroupView:
         from iqdb_core.storage.columns import GroupView
 
-        rows, _ = self._bounds()
-        view = GroupView(self.group_blob(group), self.path, f"metadata group {group}")
+        rows, offsets = self._bounds()
+        start, stop = offsets[group], offsets[group + 1]
+        section = self.section(META_DATA)
+
+        def ensure(first: int, last: int) -> None:
+            section.read(start + first, start + last)
+
+        blob = section.decoded() if section.compressed else section.unverified()
+        view = GroupView(blob[start:stop], self.path, f"metadata group {group}", ensure)
         if view.n_rows != rows[group + 1] - rows[group]:
             raise StructureError(
                 self.path, f"metadata group {group}", f"{rows[group + 1] - rows[group]} rows", view.n_rows

@@ -25,6 +25,7 @@ from iqdb_core.storage.layout import (
     CODEC_NONE,
     COMPRESSIBLE_SECTIONS,
     CONFIG,
+    CONFIG_KEYS,
     DTYPE_BY_TAG,
     FLAG_DERIVED,
     HEADER_BYTES,
@@ -303,7 +304,11 @@ def check_config(data: bytes, header: Header, path: str) -> dict[str, Any]:
         raise StructureError(path, "section config", "a JSON object", f"unreadable ({error})") from error
     if not canonical:
         raise StructureError(path, "section config", "a canonical JSON object", "something else")
-    index = config.get("index")
+    if sorted(config) != sorted(CONFIG_KEYS):
+        raise StructureError(
+            path, "config", f"the keys {', '.join(CONFIG_KEYS)}", f"one with {', '.join(config)}"
+        )
+    index = config["index"]
     facts = {
         "dim": (config.get("dim"), header.dim),
         "metric": (METRIC_TAGS.get(_text(config.get("metric"))), header.metric),

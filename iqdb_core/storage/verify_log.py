@@ -58,7 +58,7 @@ def _scan(verifier: Verifier, log: LogBytes, header: Header, *, last: bool) -> b
     except (LogDamagedError, LogMismatchError) as error:
         if _replaced(verifier):
             verifier.report.notes.append(
-                "the snapshot was replaced while it was verified; the log that is there now belongs to another"
+                "the snapshot was replaced while it was verified; the log there now belongs to the new one"
             )
         elif not last:
             return False
@@ -114,8 +114,8 @@ def _judge(verifier: Verifier, log: LogBytes, header: Header, scan: LogScan) -> 
         return
     if scan.torn_bytes:
         report.notes.append(
-            f"the log ends in a torn tail of {scan.torn_bytes} bytes at byte {scan.valid_bytes}: writes that were "
-            "not acknowledged as durable; readers ignore it, and the next writer cuts it off"
+            f"the log ends in a torn tail of {scan.torn_bytes} bytes at byte {scan.valid_bytes}: writes "
+            "that were not acknowledged as durable; readers ignore it, and the next writer cuts it off"
         )
     if scan.folded_into == header.identity:
         report.notes.append("the log is stale: this snapshot holds all of it; the next writer removes it")

@@ -78,6 +78,9 @@ class _Records:
             except StructureError as error:
                 effect = effect_of(entry, header, 0, 1)
                 verifier.found(f"section {name}", entry.offset, entry.stored_bytes, problem_of(error), effect)
+            else:
+                if entry.codec and not bad[name]:
+                    self._chunk_padding(entry)
 
     def finding(
         self, name: str, what: str, problem: str, effect: str, start: int = 0, stop: int = -1
@@ -88,6 +91,16 @@ class _Records:
             start, stop = 0, entry.stored_bytes
         part = f"section {name}: {what}" if what else f"section {name}"
         return Finding(self.verifier.path, part, entry.offset + start, stop - start, problem, effect)
+
+    def _chunk_padding(self, entry: SectionEntry) -> None:
+        """Check the zeros between the chunks of a section and their offsets."""
+        at = entry.stored_bytes - 8 * (-(-entry.raw_bytes // entry.chunk_bytes) + 1)
+        tail = self.verifier.files.read(self.verifier.file, 8, entry.offset + entry.stored_bytes - 8)
+        end = int.from_bytes(tail, "little")
+        if any(self.verifier.files.read(self.verifier.file, at - end, entry.offset + end)):
+            self.verifier.found(
+                f"section {entry.name}: padding", entry.offset + end, at - end, "not zero", _NOT_CANONICAL
+            )
 
     def add(self, finding: Finding) -> None:
         self.verifier.report.findings.append(finding)

@@ -41,7 +41,7 @@ from iqdb_core.storage.log_scan import LogBytes, LogScan, scan_log, walk_frames
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from types import TracebackType
 
     import numpy as np
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from iqdb_core.config import FsyncPolicy
     from iqdb_core.records import Ids, MetadataColumns
     from iqdb_core.storage.frames import DeleteFrame, Part, UpsertFrame
+    from iqdb_core.types import MetadataValue, VectorId
 
 _U32 = struct.Struct("<I")
 _NO_LOG = LogScan(None, 0, 0, 0, 0, None)
@@ -312,6 +313,14 @@ class LogWriter:
         from iqdb_core.storage.frames import encode_upsert
 
         return self._append(FRAME_UPSERT, len(ids), encode_upsert(ids, vectors, metadata))
+
+    def append_single_upsert(
+        self, record_id: VectorId, vector: bytes, metadata: Mapping[str, MetadataValue] | None
+    ) -> int:
+        """Append one valid record as a frame; the same as `append_upsert` with one, for much less."""
+        from iqdb_core.storage.single_record import encode_single_upsert
+
+        return self._append(FRAME_UPSERT, 1, [encode_single_upsert(record_id, vector, metadata)])
 
     def append_delete(self, ids: Ids) -> int:
         """Append the removal of n >= 1 ids as one frame. See `append_upsert`."""

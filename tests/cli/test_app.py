@@ -4,13 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 from iqdb_cli import app
 
 
-def test_help_lists_every_command_with_its_summary(iqdb):
+def test_help_lists_every_command_with_its_summary(iqdb: Any) -> None:
     outcome = iqdb("--help")
     assert outcome.status == 0
     assert outcome.stderr == ""
@@ -19,7 +20,7 @@ def test_help_lists_every_command_with_its_summary(iqdb):
         assert entry.summary in outcome.text
 
 
-def test_help_imports_no_command_and_nothing_heavy(iqdb):
+def test_help_imports_no_command_and_nothing_heavy(iqdb: Any) -> None:
     code = (
         "import sys; from iqdb_cli.app import run\n"
         "try: run(['--help'])\n"
@@ -32,13 +33,13 @@ def test_help_imports_no_command_and_nothing_heavy(iqdb):
 
 
 @pytest.mark.parametrize("name", app.COMMANDS)
-def test_the_summary_of_a_command_is_the_first_line_of_its_help(name):
+def test_the_summary_of_a_command_is_the_first_line_of_its_help(name: Any) -> None:
     command = app.command_tree().get_command(None, name)
     assert command.help.splitlines()[0] == app.COMMANDS[name].summary
 
 
 @pytest.mark.parametrize("name", app.COMMANDS)
-def test_every_command_shows_its_help_in_80_columns(iqdb, name):
+def test_every_command_shows_its_help_in_80_columns(iqdb: Any, name: Any) -> None:
     outcome = iqdb(name, "--help")
     assert outcome.status == 0
     assert outcome.lines[0].startswith(f"Usage: iqdb {name} ")
@@ -46,7 +47,7 @@ def test_every_command_shows_its_help_in_80_columns(iqdb, name):
 
 
 @pytest.mark.parametrize("name", app.COMMANDS)
-def test_every_parameter_has_help_in_whole_sentences(name):
+def test_every_parameter_has_help_in_whole_sentences(name: Any) -> None:
     command = app.command_tree().get_command(None, name)
     for param in command.params:
         assert param.help, f"{name} {param.name} has no help"
@@ -54,7 +55,7 @@ def test_every_parameter_has_help_in_whole_sentences(name):
         assert param.help.rstrip(")").endswith("."), param.help
 
 
-def test_version_is_that_of_the_package(iqdb):
+def test_version_is_that_of_the_package(iqdb: Any) -> None:
     from importlib.metadata import version
 
     outcome = iqdb("--version")
@@ -62,32 +63,30 @@ def test_version_is_that_of_the_package(iqdb):
     assert outcome.text == f"iqdb {version('iqdb')}\n"
 
 
-def test_without_a_command_the_help_goes_to_stderr(iqdb):
+def test_without_a_command_the_help_goes_to_stderr(iqdb: Any) -> None:
     outcome = iqdb()
     assert outcome.status == 2
     assert outcome.stdout == b""
     assert outcome.stderr.startswith("Usage: iqdb ")
 
 
-def test_an_unknown_command_is_answered_with_the_nearest_one(iqdb):
+def test_an_unknown_command_is_answered_with_the_nearest_one(iqdb: Any) -> None:
     outcome = iqdb("serch")
     assert outcome.status == 2
-    assert outcome.stderr == (
-        "iqdb: no such command 'serch', did you mean 'search'?\nTry \"iqdb --help\".\n"
-    )
+    assert outcome.stderr == ("iqdb: no such command 'serch', did you mean 'search'?\nTry \"iqdb --help\".\n")
 
 
-def test_bash_completes_commands(iqdb):
+def test_bash_completes_commands(iqdb: Any) -> None:
     assert _complete("iqdb ", 1).split() == list(app.COMMANDS)
     assert _complete("iqdb se", 1).split() == ["search"]
 
 
-def test_bash_completes_options_and_choices_of_a_command(iqdb):
+def test_bash_completes_options_and_choices_of_a_command(iqdb: Any) -> None:
     assert "--max-distance" in _complete("iqdb search --ma", 2).split()
     assert _complete("iqdb search --format j", 3).split() == ["jsonl"]
 
 
-def test_completing_a_command_name_imports_no_command():
+def test_completing_a_command_name_imports_no_command() -> None:
     env = {"_IQDB_COMPLETE": "complete_bash", "COMP_WORDS": "iqdb s", "COMP_CWORD": "1"}
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "iqdb_cli"],
@@ -101,9 +100,11 @@ def test_completing_a_command_name_imports_no_command():
     assert "numpy" not in done.stderr
 
 
-def test_the_completion_script_is_bash():
+def test_the_completion_script_is_bash() -> None:
     env = {**os.environ, "_IQDB_COMPLETE": "source_bash"}
-    done = subprocess.run([sys.executable, "-m", "iqdb_cli"], capture_output=True, text=True, check=True, env=env)
+    done = subprocess.run(
+        [sys.executable, "-m", "iqdb_cli"], capture_output=True, text=True, check=True, env=env
+    )
     assert "complete -o default -F _iqdb_completion iqdb" in done.stdout
     bash = shutil.which("bash")
     assert bash is not None

@@ -6,13 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from iqdb_cli.exit_codes import EXIT_STATUSES, ExitStatus, status_of
 from iqdb_core import errors
 
-DEVICE_FULL = "/dev/full"
+DEVICE_FULL = Path("/dev/full")
 LIKE = ("--like", "5")
 
 EXPECTED = {
@@ -43,6 +45,7 @@ EXPECTED = {
     "LogDamagedError": 6,
     "LogMismatchError": 6,
     "ContentMismatchError": 6,
+    "SnapshotMissingError": 6,
 }
 
 
@@ -51,17 +54,17 @@ def leaves() -> list[type[errors.Error]]:
     return [c for c in classes if not any(issubclass(d, c) and d is not c for d in classes)]
 
 
-def test_every_error_has_its_documented_status():
+def test_every_error_has_its_documented_status() -> None:
     found = {c.__name__: status_of(c.__new__(c)) for c in leaves()}
     assert found == EXPECTED
 
 
-def test_every_status_is_documented():
+def test_every_status_is_documented() -> None:
     assert [status for status, _ in EXIT_STATUSES] == list(ExitStatus)
     assert all(meaning.endswith(".") for _, meaning in EXIT_STATUSES)
 
 
-def test_a_missing_database_is_not_found_and_says_what_makes_one(iqdb, tmp_path):
+def test_a_missing_database_is_not_found_and_says_what_makes_one(iqdb: Any, tmp_path: Path) -> None:
     path = tmp_path / "absent.iqdb"
     for arguments in (("search", path, *LIKE), ("get", path, "1"), ("delete", path, "1"), ("compact", path)):
         outcome = iqdb(*arguments)
@@ -72,7 +75,7 @@ def test_a_missing_database_is_not_found_and_says_what_makes_one(iqdb, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_is_no_database_is_bad_input(iqdb, tmp_path):
+def test_a_file_that_is_no_database_is_bad_input(iqdb: Any, tmp_path: Path) -> None:
     path = tmp_path / "x.iqdb"
     path.write_bytes(b"something else entirely")
     outcome = iqdb("search", path, *LIKE)
@@ -80,7 +83,7 @@ def test_a_file_that_is_no_database_is_bad_input(iqdb, tmp_path):
     assert outcome.stderr.startswith(f"iqdb: {path}: not an iqdb database")
 
 
-def test_a_damaged_database_is_status_6_and_gives_no_answer(iqdb, database):
+def test_a_damaged_database_is_status_6_and_gives_no_answer(iqdb: Any, database: Path) -> None:
     raw = bytearray(database.read_bytes())
     raw[4096 + 100] ^= 1
     database.write_bytes(raw)
@@ -89,8 +92,10 @@ def test_a_damaged_database_is_status_6_and_gives_no_answer(iqdb, database):
     assert len(outcome.stderr.splitlines()) == 1
 
 
-def test_an_unexpected_error_is_one_line_without_a_traceback(iqdb, database, monkeypatch):
-    def broken(*_args, **_kwargs):
+def test_an_unexpected_error_is_one_line_without_a_traceback(
+    iqdb: Any, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_args: Any, **_kwargs: Any) -> None:
         raise RuntimeError("first line\nsecond line")
 
     monkeypatch.setattr("iqdb_cli.commands.search.read_queries", broken)
@@ -102,7 +107,7 @@ def test_an_unexpected_error_is_one_line_without_a_traceback(iqdb, database, mon
     )
 
 
-def test_debug_shows_the_traceback_too(iqdb, tmp_path):
+def test_debug_shows_the_traceback_too(iqdb: Any, tmp_path: Path) -> None:
     path = tmp_path / "absent.iqdb"
     for arguments, env in ((["--debug"], None), ([], {"IQDB_DEBUG": "1"})):
         outcome = iqdb.process(*arguments, "search", path, *LIKE, env=env)
@@ -111,7 +116,7 @@ def test_debug_shows_the_traceback_too(iqdb, tmp_path):
         assert outcome.stderr.splitlines()[-1].startswith(f"iqdb: {path}: no such database")
 
 
-def test_a_reader_that_stops_early_ends_the_command_quietly(iqdb, database):
+def test_a_reader_that_stops_early_ends_the_command_quietly(iqdb: Any, database: Path) -> None:
     process = subprocess.Popen(
         iqdb.command("search", database, "--k", "200"),
         stdin=subprocess.PIPE,
@@ -127,10 +132,10 @@ def test_a_reader_that_stops_early_ends_the_command_quietly(iqdb, database):
     process.stderr.close()
 
 
-@pytest.mark.skipif(not os.path.exists(DEVICE_FULL), reason="only Linux has /dev/full")
+@pytest.mark.skipif(not DEVICE_FULL.exists(), reason="only Linux has /dev/full")
 @pytest.mark.parametrize("k", ["1", "200"])
-def test_a_full_disk_behind_stdout_is_status_8(iqdb, database, k):
-    with open(DEVICE_FULL, "wb") as full:
+def test_a_full_disk_behind_stdout_is_status_8(iqdb: Any, database: Path, k: Any) -> None:
+    with DEVICE_FULL.open("wb") as full:
         done = subprocess.run(
             iqdb.command("search", database, "--k", k),
             input=b"[1,2,3,4,5,6,7,8]\n" * 20,
@@ -143,21 +148,21 @@ def test_a_full_disk_behind_stdout_is_status_8(iqdb, database, k):
     assert done.stderr == b"iqdb: standard output: cannot write: No space left on device\n"
 
 
-@pytest.mark.skipif(not os.path.exists(DEVICE_FULL), reason="only Linux has /dev/full")
-def test_a_full_disk_behind_an_output_file_is_status_8(iqdb, database):
+@pytest.mark.skipif(not DEVICE_FULL.exists(), reason="only Linux has /dev/full")
+def test_a_full_disk_behind_an_output_file_is_status_8(iqdb: Any, database: Path) -> None:
     outcome = iqdb("search", database, *LIKE, "-o", DEVICE_FULL)
     assert outcome.status == 8
     assert outcome.stderr == "iqdb: /dev/full: cannot write: No space left on device\n"
 
 
-def test_an_output_file_in_an_absent_folder_is_status_8(iqdb, database, tmp_path):
+def test_an_output_file_in_an_absent_folder_is_status_8(iqdb: Any, database: Path, tmp_path: Path) -> None:
     target = tmp_path / "absent" / "hits.jsonl"
     outcome = iqdb("search", database, *LIKE, "-o", target)
     assert outcome.status == 8
     assert outcome.stderr == f"iqdb: {target}: cannot write: No such file or directory\n"
 
 
-def test_closed_streams_are_reported(iqdb, database):
+def test_closed_streams_are_reported(iqdb: Any, database: Path) -> None:
     shell = " ".join(iqdb.command("search", database, *LIKE))
     done = subprocess.run(["bash", "-c", f"{shell} >&-"], capture_output=True, text=True, check=False)
     assert done.returncode == 8
@@ -168,7 +173,7 @@ def test_closed_streams_are_reported(iqdb, database):
     assert "standard input" in done.stderr
 
 
-def test_ctrl_c_is_status_130_and_leaves_nothing_behind(iqdb, database, tmp_path):
+def test_ctrl_c_is_status_130_and_leaves_nothing_behind(iqdb: Any, database: Path, tmp_path: Path) -> None:
     target = tmp_path / "hits.jsonl"
     process = subprocess.Popen(
         iqdb.command("search", database, "-", "-o", target),
@@ -180,16 +185,16 @@ def test_ctrl_c_is_status_130_and_leaves_nothing_behind(iqdb, database, tmp_path
     process.stdin.write(b"[1,2,3,4,5,6,7,8]\n")
     process.stdin.flush()
     deadline = time.monotonic() + 60
-    while not any(name.endswith(".tmp") for name in os.listdir(tmp_path)):
+    while not any(entry.suffix == ".tmp" for entry in tmp_path.iterdir()):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert (process.returncode, stderr) == (130, b"iqdb: interrupted\n")
-    assert sorted(os.listdir(tmp_path)) == ["sample.iqdb"]
+    assert list(tmp_path.iterdir()) == [database]
 
 
-def test_a_terminal_on_stdin_is_asked_for_nothing(iqdb, database):
+def test_a_terminal_on_stdin_is_asked_for_nothing(iqdb: Any, database: Path) -> None:
     import pty
 
     for command in ("search", "get", "delete"):
@@ -210,7 +215,7 @@ def test_a_terminal_on_stdin_is_asked_for_nothing(iqdb, database):
         assert 'Try "iqdb ' in done.stderr
 
 
-def test_a_binary_format_is_not_written_to_a_terminal(iqdb, database):
+def test_a_binary_format_is_not_written_to_a_terminal(iqdb: Any, database: Path) -> None:
     import pty
 
     leader, follower = pty.openpty()
@@ -229,16 +234,18 @@ def test_a_binary_format_is_not_written_to_a_terminal(iqdb, database):
     assert done.stderr == "iqdb: npy is binary and stdout is a terminal; add --output FILE or a pipe\n"
 
 
-def test_an_error_with_control_characters_in_a_name_is_printed_without_them(iqdb, tmp_path):
+def test_an_error_with_control_characters_in_a_name_is_printed_without_them(
+    iqdb: Any, tmp_path: Path
+) -> None:
     outcome = iqdb("search", tmp_path / "a\x1b[31m\nb", *LIKE)
     assert outcome.status == 3
     assert "\x1b" not in outcome.stderr
 
 
-def test_a_lock_held_by_another_process_is_status_5(iqdb, database):
+def test_a_lock_held_by_another_process_is_status_5(iqdb: Any, database: Path) -> None:
     code = (
-        "import sys; from iqdb_core import Iqdb; db = Iqdb.open_existing(sys.argv[1]); print('held', flush=True); "
-        "sys.stdin.read(); db.close(compact=False)"
+        "import sys; from iqdb_core import Iqdb; db = Iqdb.open_existing(sys.argv[1]); "
+        "print('held', flush=True); sys.stdin.read(); db.close(compact=False)"
     )
     holder = subprocess.Popen(
         [sys.executable, "-c", code, str(database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -252,3 +259,50 @@ def test_a_lock_held_by_another_process_is_status_5(iqdb, database):
         assert iqdb("search", database, *LIKE).status == 0
     finally:
         holder.communicate(timeout=60)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_slow_reader_gets_everything(iqdb: Any, database: Path, unbuffered: str) -> None:
+    process = subprocess.Popen(
+        iqdb.command("search", database, "--k", "200"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=iqdb.environment({"PYTHONUNBUFFERED": unbuffered}),
+    )
+    process.stdin.write(b"[1,2,3,4,5,6,7,8]\n" * 100)
+    process.stdin.close()
+    os.set_blocking(process.stdout.fileno(), True)
+    received = b""
+    while piece := os.read(process.stdout.fileno(), 1000):
+        received += piece
+    process.stdout.close()
+    assert process.wait(60) == 0
+    assert received.count(b"\n") == 20_000
+    assert received.endswith(b"}\n")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_take_more_just_now_is_waited_for(
+    iqdb: Any, database: Path, unbuffered: str
+) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    process = subprocess.Popen(
+        iqdb.command("search", database, "--k", "200"),
+        stdin=subprocess.PIPE,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        env=iqdb.environment({"PYTHONUNBUFFERED": unbuffered}),
+    )
+    os.close(writer)
+    process.stdin.write(b"[1,2,3,4,5,6,7,8]\n" * 100)
+    process.stdin.close()
+    time.sleep(0.5)
+    received = b""
+    while piece := os.read(reader, 65536):
+        received += piece
+    os.close(reader)
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(60) == 0
+    assert received.count(b"\n") == 20_000

@@ -212,8 +212,20 @@ def test_duplicate_ids_can_be_an_error(iqdb, tmp_path):
     db = tmp_path / "new.iqdb"
     outcome = iqdb("import", db, "-", "--metric", "dot", "--on-duplicate", "error", stdin=LINES)
     assert outcome.status == 4
-    assert "id 1 occurs more than once" in outcome.stderr
+    assert "standard input, line 1: id 1 occurs more than once" in outcome.stderr
     assert not db.exists()
+
+
+def test_a_duplicate_id_is_named_with_its_source_and_line(iqdb, save, tmp_path):
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text('{"id": 4, "vector": [1]}\n\n\n{"id": 7, "vector": [1]}\n')
+    vectors, db = save(np.zeros((3, 1))), tmp_path / "new.iqdb"
+    # The rows of the array are numbered 0 to 2 and then, behind two lines, 5 to 7.
+    outcome = iqdb(
+        "import", db, vectors, lines, vectors, "--metric", "dot", "--on-duplicate", "error"
+    )
+    assert outcome.status == 4
+    assert f"{lines}, line 4: id 7 occurs more than once" in outcome.stderr
 
 
 def test_replacing_a_record_of_the_database_is_no_duplicate(iqdb, database):

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import pickle
 import struct
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +36,7 @@ def problem(raw: bytes) -> str:
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
-def test_every_type_and_version_is_read_as_numpy_reads_it(dtype, version):
+def test_every_type_and_version_is_read_as_numpy_reads_it(dtype: Any, version: Any) -> None:
     array = (np.arange(12).reshape(3, 4) - (0 if "u" in dtype else 5)).astype(dtype)
     raw = npy(array, version)
     stream = io.BytesIO(raw)
@@ -46,27 +48,27 @@ def test_every_type_and_version_is_read_as_numpy_reads_it(dtype, version):
     assert list(header.to_float32(stream.read())) == array.astype(np.float32).ravel().tolist()
 
 
-def test_fortran_order_is_told():
+def test_fortran_order_is_told() -> None:
     header = read_npy_header(io.BytesIO(npy(np.asfortranarray(np.zeros((3, 4), np.float32)))))
     assert header.fortran_order
     assert header.shape == (3, 4)
 
 
-def test_one_dimension_is_one_row():
+def test_one_dimension_is_one_row() -> None:
     header = read_npy_header(io.BytesIO(npy(np.zeros(5))))
     assert (header.rows, header.dim) == (1, 5)
 
 
-def test_float64_beyond_float32_becomes_infinite():
+def test_float64_beyond_float32_becomes_infinite() -> None:
     raw = npy(np.array([1e300, -1e300, 1.0]))
     stream = io.BytesIO(raw)
     header = read_npy_header(stream)
     assert list(header.to_float32(stream.read())) == [np.inf, -np.inf, 1.0]
 
 
-def test_pickled_objects_are_refused_before_anything_is_read():
+def test_pickled_objects_are_refused_before_anything_is_read() -> None:
     class Bomb:
-        def __reduce__(self):
+        def __reduce__(self) -> Any:
             return (pytest.fail, ("a pickle was loaded",))
 
     array = np.array([Bomb()], dtype=object)
@@ -87,7 +89,7 @@ def test_pickled_objects_are_refused_before_anything_is_read():
         (np.zeros(3, [("a", "<f4"), ("b", "<f4")]), "records of several fields"),
     ],
 )
-def test_other_arrays_are_refused_with_what_was_found(array, reason):
+def test_other_arrays_are_refused_with_what_was_found(array: Any, reason: Any) -> None:
     assert reason in problem(npy(array))
 
 
@@ -102,7 +104,10 @@ def test_other_arrays_are_refused_with_what_was_found(array, reason):
         (with_header("{"), "not a Python literal"),
         (with_header("(" * 5000), "not a Python literal"),
         (with_header("__import__('os').system('true')"), "not a Python literal"),
-        (with_header("{'descr': '<f4', 'fortran_order': False, 'shape': (3,), '\\d': 1}"), "not a Python literal"),
+        (
+            with_header("{'descr': '<f4', 'fortran_order': False, 'shape': (3,), '\\d': 1}"),
+            "not a Python literal",
+        ),
         (with_header("[]"), "other keys"),
         (with_header("{'descr': '<f4', 'shape': (3,)}"), "other keys"),
         (with_header("{'descr': '<f4', 'fortran_order': False, 'shape': (3,), 'x': 1}"), "other keys"),
@@ -117,15 +122,18 @@ def test_other_arrays_are_refused_with_what_was_found(array, reason):
             with_header("{'descr': '<f4', 'fortran_order': False, 'shape': (9223372036854775807, 9)}"),
             "more than any file can hold",
         ),
-        (with_header(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({'9' * 4000},)}}"), "2^64 or more"),
+        (
+            with_header(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({'9' * 4000},)}}"),
+            "2^64 or more",
+        ),
         (with_header("\xff", version=(3, 0)).replace(b"\xc3\xbf", b"\xff\xff"), "not UTF-8"),
     ],
 )
-def test_a_header_that_is_wrong_is_refused(raw, reason):
+def test_a_header_that_is_wrong_is_refused(raw: Any, reason: Any) -> None:
     assert reason in problem(raw)
 
 
-def test_a_declared_size_must_be_the_size_that_is_there():
+def test_a_declared_size_must_be_the_size_that_is_there() -> None:
     header = read_npy_header(io.BytesIO(npy(np.zeros((3, 4), np.float32))))
     for found in (0, 47, 49):
         with pytest.raises(NpyHeaderError, match=f"3 x 4 <f4 = 48 bytes of data, found {found}"):
@@ -133,9 +141,7 @@ def test_a_declared_size_must_be_the_size_that_is_there():
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_behind_the_magic_do_more_than_raise_the_error(raw):
+def test_no_bytes_behind_the_magic_do_more_than_raise_the_error(raw: Any) -> None:
     for prefix in (MAGIC, MAGIC + b"\x01\x00", MAGIC + b"\x01\x00\x40\x00"):
-        try:
+        with contextlib.suppress(NpyHeaderError):
             read_npy_header(io.BytesIO(prefix + raw))
-        except NpyHeaderError:
-            pass

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 HEAVY = {"numpy", "rich", "pyarrow", "pydantic", "zstandard", "lz4", "asyncio", "tempfile", "concurrent"}
@@ -30,7 +33,7 @@ def imported(*arguments: str, stdin: bytes = b"") -> set[str]:
 
 
 @pytest.mark.parametrize("output_format", ["jsonl", "csv", "npy"])
-def test_one_search_imports_nothing_heavy(database, output_format):
+def test_one_search_imports_nothing_heavy(database: Path, output_format: Any) -> None:
     modules = imported(
         "search", str(database), "--format", output_format, stdin=b"[1, 2, 3, 4, 5, 6, 7, 8]\n"
     )
@@ -38,21 +41,19 @@ def test_one_search_imports_nothing_heavy(database, output_format):
     assert modules & HEAVY == set()
 
 
-def test_a_search_by_a_stored_record_imports_nothing_heavy(database):
+def test_a_search_by_a_stored_record_imports_nothing_heavy(database: Path) -> None:
     assert imported("search", str(database), "--like", "5", "--with-vectors") & HEAVY == set()
 
 
-def test_many_npy_queries_import_nothing_heavy(database, vectors, tmp_path):
-    import numpy as np
-
+def test_many_npy_queries_import_nothing_heavy(database: Path, vectors: np.ndarray, tmp_path: Path) -> None:
     np.save(tmp_path / "q.npy", vectors)
     assert imported("search", str(database), str(tmp_path / "q.npy")) & HEAVY == set()
 
 
-def test_get_imports_nothing_heavy(database):
+def test_get_imports_nothing_heavy(database: Path) -> None:
     assert imported("get", str(database), "5") & HEAVY == set()
 
 
-def test_a_table_imports_of_rich_only_the_width_of_characters(database):
+def test_a_table_imports_of_rich_only_the_width_of_characters(database: Path) -> None:
     modules = imported("search", str(database), "--like", "5", "--format", "table")
     assert modules & HEAVY <= {"rich"}

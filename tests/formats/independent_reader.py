@@ -24,6 +24,19 @@ PAGE = 4096
 DTYPES = {1: 1, 2: 2, 3: 4, 4: 8, 5: 1, 6: 2, 7: 4, 8: 8, 9: 4, 10: 8}
 METRICS = ("cosine", "dot", "euclidean", "manhattan", "hamming")
 INDEX_KINDS = ("flat", "hnsw", "ivf")
+DTYPE_OF = {
+    "vectors": 9,
+    "ids": 4,
+    "ids.kinds": 1,
+    "ids.offsets": 4,
+    "ids.bytes": 1,
+    "ids.order": 3,
+    "meta.rows": 4,
+    "meta.groups": 4,
+    "meta.data": 1,
+    "config": 1,
+}
+UNCOMPRESSED = ("ids.order", "meta.rows", "meta.groups", "config")
 NULL, BOOL, INT64, FLOAT64, STRING = 1, 2, 3, 4, 5
 
 
@@ -144,9 +157,16 @@ def read_table(data: bytes, header: dict[str, Any]) -> list[dict[str, Any]]:
         position = pad(position + entry["stored_bytes"], PAGE)
     for entry in entries:
         require(entry["checksums_offset"] == position, "checksums_offset")
-        position += pad(4 * -(-entry["stored_bytes"] // PAGE), 8)
+        end = position + 4 * -(-entry["stored_bytes"] // PAGE)
+        position = pad(end, 8)
+        zeros(data[end:position], "padding between checksums")
     require(header["section_table_offset"] == pad(position, PAGE), "section_table_offset")
+    zeros(data[position : header["section_table_offset"]], "padding behind the checksums")
     require(len({entry["name"] for entry in entries}) == len(entries), "two sections have one name")
+    names = [entry["text"] for entry in entries]
+    known = [name for name in names if name in DTYPE_OF]
+    require(known == [name for name in DTYPE_OF if name in names], "order of the sections")
+    require(known == names[: len(known)], "an index section stands before one of the records")
     return entries
 
 
@@ -205,20 +225,6 @@ def decompress(codec: int, chunk: bytes, size: int) -> bytes:
 
 # --- S8: the sections -----------------------------------------------------------------------------
 
-DTYPE_OF = {
-    "vectors": 9,
-    "ids": 4,
-    "ids.kinds": 1,
-    "ids.offsets": 4,
-    "ids.bytes": 1,
-    "ids.order": 3,
-    "meta.rows": 4,
-    "meta.groups": 4,
-    "meta.data": 1,
-    "config": 1,
-}
-UNCOMPRESSED = ("ids.order", "meta.rows", "meta.groups", "config")
-
 
 def read_snapshot(data: bytes) -> Snapshot:
     """Read a whole snapshot and check all of it."""
@@ -226,7 +232,6 @@ def read_snapshot(data: bytes) -> Snapshot:
     entries = read_table(data, header)
     position = PAGE
     found: dict[str, bytes] = {}
-    known: list[str] = []
     for entry in entries:
         zeros(data[position : entry["offset"]], "padding")
         position = entry["offset"] + entry["stored_bytes"]
@@ -236,15 +241,13 @@ def read_snapshot(data: bytes) -> Snapshot:
             continue
         shape = 2 if name == "vectors" else 1
         require(entry["dtype"] == DTYPE_OF[name] and entry["ndim"] == shape, f"dtype or ndim of {name}")
-        require(entry["flags"] == 0 and len(known) == entries.index(entry), f"flags or place of {name}")
+        require(entry["flags"] == 0, f"flags of {name}")
         require(entry["codec"] == 0 or name not in UNCOMPRESSED, f"codec of {name}")
-        known.append(name)
         found[name] = read_section(data, header, entry)
         if name == "vectors":
             require(
                 (entry["shape0"], entry["shape1"]) == (header["n_rows"], header["dim"]), "shape of vectors"
             )
-    require(known == [name for name in DTYPE_OF if name in found], "order of the sections")
     require("vectors" in found and "config" in found, "a section is missing")
     records = read_records(header, found)
     require(digest(records) == header["content_digest"], "content_digest", "checksum")
@@ -263,6 +266,8 @@ def read_config(header: dict[str, Any], data: bytes) -> dict[str, Any]:
         config = json.loads(text(data, "config"))
     except ValueError:
         raise FormatError("structure", "config is not JSON") from None
+    again = json.dumps(config, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    require(again.encode() == data, "config is not canonical")
     keys = ["compression", "dim", "index", "metric", "provenance"]
     require(isinstance(config, dict) and sorted(config) == keys, "keys of config")
     assert isinstance(config, dict)
@@ -284,7 +289,13 @@ def read_records(header: dict[str, Any], found: dict[str, bytes]) -> list[Record
     require(all(a < b for a, b in pairwise(keys)), "ids do not ascend")
     metadata = read_metadata(n, found)
     vectors = found["vectors"]
+    finite(vectors)
     return [Record(ids[row], vectors[width * row : width * (row + 1)], metadata[row]) for row in range(n)]
+
+
+def finite(vectors: bytes) -> None:
+    for (component,) in struct.iter_unpack("<I", vectors):
+        require(component & 0x7F800000 != 0x7F800000, "a component is not finite")
 
 
 def sort_key(id_: Id) -> tuple[int, int, bytes]:

@@ -15,16 +15,14 @@ from golden_cases import CASES
 from independent_log import Log, read_database
 from independent_reader import Record, Snapshot
 
-from iqdb_core import _kernels
 from iqdb_core.database import Iqdb
 from iqdb_core.digest import batch_digest
+from iqdb_core.errors import UnsupportedFeatureError
 from iqdb_core.storage import layout
 from iqdb_core.storage import snapshot as product
 from iqdb_core.storage.verify import verify_file
 
 NAMES = sorted(path.stem for path in GOLDEN.glob("*.iqdb"))
-# Files whose records a log changes, or that have no log, can be opened; one case is enough to see it.
-FRAME_TYPES = layout.FRAME_TYPES
 
 
 def expected(name: str) -> dict[str, Any]:
@@ -61,7 +59,7 @@ def test_a_reader_written_from_the_pages_reads_a_golden_file(name: str) -> None:
     if log is None:
         assert want["log"] is None
     else:
-        types = [FRAME_TYPES[type_] for type_ in log.types]
+        types = [layout.FRAME_TYPES[type_] for type_ in log.types]
         facts = {"frames": log.frames, "types": types, "torn_bytes": log.torn_bytes, "stale": log.stale}
         assert facts == want["log"]
         assert hex_digest(records) == want["content_digest_with_log"]
@@ -101,9 +99,10 @@ def test_the_program_finds_the_records_of_a_golden_database(name: str) -> None:
             assert vector.dtype == np.float32
             bits = struct.unpack(f"<{len(vector)}I", vector.tobytes())
             assert " ".join(f"{word:08x}" for word in bits) == item["vector_f32_bits"]
+            typed_metadata = None
             if metadata is not None:
-                metadata = {key: json_value(*typed(value)) for key, value in metadata.items()}
-            assert metadata == item["metadata"]
+                typed_metadata = {key: json_value(*typed(value)) for key, value in metadata.items()}
+            assert typed_metadata == item["metadata"]
         assert db.get("no such id") is None
 
 
@@ -138,13 +137,10 @@ def test_writing_a_golden_file_again_gives_the_same_bytes(case: Any, tmp_path: P
         )
 
 
-def test_the_kernels_agree_with_the_independent_reader_about_a_golden_record() -> None:
-    snapshot, records, _ = independently("metadata")
-    vectors = np.frombuffer(records[0].vector, np.float32).reshape(1, -1)
-    out = np.zeros((1, 2), np.uint64)
-    _kernels.hash_vectors(vectors, out)
+def test_a_file_with_an_unknown_ro_compat_feature_is_not_written_to(tmp_path: Path) -> None:
+    path = tmp_path / "db.iqdb"
+    path.write_bytes((GOLDEN / "feature-ro-compat.iqdb").read_bytes())
 
-    from independent_checksums import xxh64
-
-    assert [int(value) for value in out[0]] == [xxh64(records[0].vector, seed) for seed in (0, 1)]
-    assert snapshot.header["dim"] == vectors.shape[1]
+    with pytest.raises(UnsupportedFeatureError, match="ro_compat"):
+        Iqdb.open_existing(path)
+    assert path.read_bytes() == (GOLDEN / "feature-ro-compat.iqdb").read_bytes()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from iqdb_core.errors import BatchTooLargeError, StructureError
 from iqdb_core.records import Column, ColumnType, MetadataColumns, StringValues
-from iqdb_core.storage import columns as layout
+from iqdb_core.storage import columns_layout as layout
 from iqdb_core.storage.columns import COLUMN_FIELDS, GROUP_FIELDS, GroupView, encode_group
 
 if TYPE_CHECKING:
@@ -347,8 +347,39 @@ def test_a_dictionary_must_not_expand_without_bound() -> None:
     )
     view = GroupView(blob)
     assert view.row(5) == {"a": text.decode()}
-    with pytest.raises(StructureError, match="at most 268435456 bytes in a group"):
+    with pytest.raises(StructureError, match="a group of weight 268435456 at most"):
         view.to_columns()
+
+
+def column_of(key: str, n_rows: int = 1) -> Column:
+    return Column(key, ColumnType.INT64, None, np.zeros(n_rows, np.int64))
+
+
+def test_keys_count_in_the_weight_of_a_group() -> None:
+    columns = MetadataColumns(16384, None, (column_of("k" * 16384, 16384),))
+    with pytest.raises(BatchTooLargeError):
+        encode_group(columns)
+    blob = encode_group(MetadataColumns(16384, None, (column_of("k" * 16000, 16384),)))
+    longer = bytearray(blob[:48] + b"k" * 16384 + blob[48 + 16000 :])
+    longer[12:16] = len(longer).to_bytes(4, "little")
+    longer[20:22] = (16384).to_bytes(2, "little")
+    longer[32:36] = (48 + 16384).to_bytes(4, "little")
+    assert GroupView(longer).row(0) == {"k" * 16384: 0}
+    for read in (GroupView.to_columns, GroupView.check):
+        with pytest.raises(StructureError, match="a group of weight 268435456 at most"):
+            read(GroupView(longer))
+
+
+def test_the_check_knows_the_limits_of_a_record() -> None:
+    many = tuple(column_of(f"{number:04}") for number in range(4097))
+    view = GroupView(encode_group(MetadataColumns(1, None, many)))
+    with pytest.raises(StructureError, match="row 0 is 4097, expected at most 4096 keys"):
+        view.check()
+    text = StringValues.from_bytes([b"x" * 2**24])
+    heavy = tuple(Column(str(number), ColumnType.STRING, None, text) for number in range(4))
+    view = GroupView(encode_group(MetadataColumns(1, None, heavy)))
+    with pytest.raises(StructureError, match="expected a weight of at most 67108864"):
+        view.check()
 
 
 def test_another_encoding_of_the_same_content_fails_the_check() -> None:

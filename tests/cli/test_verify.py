@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.mark.parametrize("level", ["checksums", "structure"])
+def test_a_whole_database_is_status_0(iqdb: Any, database: Path, level: str) -> None:
+    outcome = iqdb("verify", database, "--level", level)
+    assert (outcome.status, outcome.stderr) == (0, "")
+    assert outcome.lines[0].startswith(f"{database}: whole (")
+    assert "200 records in the snapshot" in outcome.lines[0]
+
+
+def test_the_digest_is_that_of_a_compaction(iqdb: Any, database: Path) -> None:
+    digest = json.loads(iqdb("compact", database, "--json").text)["content_digest"]
+    assert f"content digest {digest}" in iqdb("verify", database).lines
+    assert json.loads(iqdb("verify", database, "--json").text)["content_digest"] == digest
+
+
+def test_the_log_is_checked_too(iqdb: Any, database: Path) -> None:
+    assert iqdb("delete", database, "5").status == 0
+    assert "1 frames in the log" in iqdb("verify", database).lines[0]
+
+
+def test_damage_is_status_6_and_says_what_still_works(iqdb: Any, database: Path) -> None:
+    raw = bytearray(database.read_bytes())
+    raw[4096 + 100] ^= 1
+    database.write_bytes(raw)
+    before = database.read_bytes()
+    outcome = iqdb("verify", database)
+    assert outcome.status == 6
+    assert outcome.lines[0] == f"{database}: damaged"
+    assert "vectors" in outcome.lines[1]
+    assert "whole:" in outcome.lines
+    assert "still works:" in outcome.lines
+    facts = json.loads(iqdb("verify", database, "--json").text)
+    assert facts["ok"] is False
+    assert set(facts["findings"][0]) == {
+        "path", "part", "offset_bytes", "length_bytes", "problem", "effect",
+    }  # fmt: skip
+    assert database.read_bytes() == before
+
+
+def test_many_findings_are_not_all_printed(iqdb: Any, database: Path) -> None:
+    raw = bytearray(database.read_bytes())
+    raw[4096:] = bytes(len(raw) - 4096)
+    database.write_bytes(raw)
+    outcome = iqdb("verify", database)
+    assert outcome.status == 6
+    assert len(outcome.lines) < 60
+
+
+def test_what_is_no_database_cannot_be_verified(iqdb: Any, tmp_path: Path) -> None:
+    assert iqdb("verify", tmp_path / "absent").status == 3
+    (tmp_path / "text").write_text("hello, this is no database")
+    assert iqdb("verify", tmp_path / "text").status == 4
+    assert iqdb("verify", tmp_path / "text", "--level", "all").status == 2

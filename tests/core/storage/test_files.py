@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from iqdb_core.errors import DatabaseExistsError, FileIOError, LockedError, NotADatabaseError
+from iqdb_core.storage.files import OS_FILES, FileSystem, OpenFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "notes.iqdb")
+
+
+def make(path: str, data: bytes = b"data") -> OpenFile:
+    file = OS_FILES.create(path)
+    OS_FILES.write(file, data, 0)
+    return file
+
+
+def test_what_was_written_is_read(path: str) -> None:
+    file = make(path, b"hello")
+    OS_FILES.write(file, b"world", 8)
+    assert OS_FILES.read(file, 100, 0) == b"hello\0\0\0world"
+    buffer = bytearray(20)
+    assert OS_FILES.read_into(file, memoryview(buffer), 8) == 5
+    assert buffer[:5] == b"world"
+    OS_FILES.truncate(file, 5)
+    assert OS_FILES.status(file).st_size == 5
+    assert OS_FILES.map_read(file, 5)[:] == b"hello"
+    for operation in (OS_FILES.sync, OS_FILES.sync_data, OS_FILES.close, OS_FILES.close):
+        operation(file)
+    OS_FILES.sync_directory(path)
+
+
+def test_short_writes_and_reads_go_on(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pwrite, pread = os.pwrite, os.pread
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: pwrite(fd, bytes(data)[:3], offset))
+    monkeypatch.setattr(os, "pread", lambda fd, size, offset: pread(fd, min(size, 2), offset))
+    file = make(path, b"0123456789")
+    assert OS_FILES.read(file, 10, 0) == b"0123456789"
+    assert OS_FILES.read(file, 99, 4) == b"456789"
+    monkeypatch.setattr(os, "pwrite", lambda *_: 0)
+    with pytest.raises(FileIOError, match="cannot write"):
+        OS_FILES.write(file, b"x", 0)
+    OS_FILES.close(file)
+
+
+def test_errors_name_path_operation_and_number(path: str) -> None:
+    with pytest.raises(FileIOError, match="cannot open: No such file") as caught:
+        OS_FILES.open_read(path)
+    assert (caught.value.path, caught.value.operation, caught.value.errno) == (path, "open", errno.ENOENT)
+    make(path)
+    with pytest.raises(FileIOError, match="cannot create: File exists"):
+        OS_FILES.create(path)
+    with pytest.raises(FileIOError, match="cannot replace"):
+        OS_FILES.rename(path + ".absent", path)
+
+
+@pytest.mark.parametrize("opened", [OS_FILES.open_read, OS_FILES.open_write])
+def test_what_is_no_regular_file_is_refused_without_waiting(
+    tmp_path: Path, opened: Callable[[str], object]
+) -> None:
+    fifo = str(tmp_path / "fifo")
+    os.mkfifo(fifo)
+    for special, kind in ((fifo, "FIFO"), (str(tmp_path), "directory"), ("/dev/null", "character device")):
+        with pytest.raises(NotADatabaseError, match=f"it is a {kind}"):
+            opened(special)
+
+
+def test_bare_names_and_links_are_resolved_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "real").mkdir()
+    target = tmp_path / "real" / "db.iqdb"
+    target.write_bytes(b"x")
+    (tmp_path / "link.iqdb").symlink_to(target)
+    monkeypatch.chdir(tmp_path)
+    assert OS_FILES.resolve("link.iqdb") == str(target.resolve())
+    assert OS_FILES.resolve("plain.iqdb") == str(tmp_path.resolve() / "plain.iqdb")
+    with pytest.raises(FileIOError, match="NUL"):
+        OS_FILES.resolve("a\0b")
+
+
+def test_bare_names_work_with_every_operation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    temporary = OS_FILES.create_temporary("db")
+    assert temporary.path.startswith(".db.tmp-")
+    OS_FILES.sync_directory("db")
+    OS_FILES.install_new(temporary.path, "db")
+    spool = OS_FILES.create_spool("db")
+    OS_FILES.write(spool, b"s", 0)
+    OS_FILES.close(spool)
+    OS_FILES.close(temporary)
+    assert not OS_FILES.sweep_temporaries("db")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["db"]
+
+
+def test_a_lock_excludes_every_other_handle_until_it_is_given_back(path: str) -> None:
+    first = make(path)
+    second = OS_FILES.open_write(path)
+    OS_FILES.lock(first)
+    with pytest.raises(LockedError):
+        OS_FILES.lock(second)
+    code = (
+        "import sys\nfrom iqdb_core.storage.files import OS_FILES\n"
+        "from iqdb_core.errors import LockedError\n"
+        "try: OS_FILES.lock(OS_FILES.open_write(sys.argv[1]))\n"
+        "except LockedError: sys.exit(5)"
+    )
+    command = [sys.executable, "-c", code, path]
+    assert subprocess.run(command, check=False).returncode == 5
+    mapped = OS_FILES.map_read(first, 4)  # holds a duplicate of the descriptor, and so of the lock
+    OS_FILES.unlock(first)
+    OS_FILES.close(first)
+    OS_FILES.lock(second)
+    OS_FILES.close(second)
+    assert subprocess.run(command, check=False).returncode == 0
+    mapped.close()
+
+
+def test_a_sweep_removes_only_what_dead_writers_of_this_database_left(tmp_path: Path, path: str) -> None:
+    living = OS_FILES.create_temporary(path)
+    left = tmp_path / ".notes.iqdb.tmp-0123abcd"
+    left.write_bytes(b"")
+    others = [
+        ".notes.iqdb.tmp-0123abcg",
+        ".notes.iqdb.tmp-0123abcd5",
+        ".notes.iqdb2.tmp-0123abcd",
+        "notes.iqdb.tmp-0123abcd",
+        ".notesXiqdb.tmp-0123abcd",
+    ]
+    for name in others:
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / ".notes.iqdb.tmp-00000000").mkdir()
+    assert OS_FILES.sweep_temporaries(path) == [str(left)]
+    assert not left.exists()
+    assert OS_FILES.exists(living.path)
+    assert all((tmp_path / name).exists() for name in others)
+    OS_FILES.close(living)
+    assert OS_FILES.sweep_temporaries(path) == [living.path]
+
+
+def test_a_temporary_file_that_a_sweep_took_is_made_again(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    swept: list[str] = []
+    lock = FileSystem.lock
+
+    def sweep_first(self: FileSystem, file: OpenFile) -> None:
+        if not swept:
+            swept.append(file.path)
+            Path(file.path).unlink()
+        lock(self, file)
+
+    monkeypatch.setattr(FileSystem, "lock", sweep_first)
+    file = FileSystem().create_temporary(path)
+    assert file.path != swept[0]
+    assert OS_FILES.exists(file.path)
+    OS_FILES.close(file)
+
+
+def test_a_new_file_never_replaces_what_is_there(path: str) -> None:
+    make(path, b"old")
+    temporary = make(path + ".new", b"new")
+    with pytest.raises(DatabaseExistsError):
+        OS_FILES.install_new(temporary.path, path)
+    assert Path(path).read_bytes() == b"old"
+    assert OS_FILES.exists(temporary.path)
+
+
+def test_a_file_system_without_links_gets_a_check_and_a_rename(path: str) -> None:
+    class NoLinks(FileSystem):
+        def link(self, source: str, target: str) -> None:
+            raise FileIOError(target, "create", OSError(errno.EPERM, "no links here"))
+
+    files = NoLinks()
+    files.install_new(make(path + ".1", b"new").path, path)
+    assert [entry.name for entry in Path(path).parent.iterdir()] == ["notes.iqdb"]
+    with pytest.raises(DatabaseExistsError):
+        files.install_new(make(path + ".2").path, path)
+
+
+def test_a_replacement_keeps_the_mode(path: str) -> None:
+    old = make(path)
+    os.fchmod(old.fd, 0o640)
+    new = OS_FILES.create_temporary(path)
+    OS_FILES.copy_permissions(new, OS_FILES.status(old))
+    assert stat.S_IMODE(OS_FILES.status(new).st_mode) == 0o640
+
+
+def test_a_scratch_file_has_no_name(tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for flag in (getattr(os, "O_TMPFILE", None), None):
+        monkeypatch.setattr("iqdb_core.storage.files._O_TMPFILE", flag)
+        spool = OS_FILES.create_spool(path)
+        OS_FILES.write(spool, b"scratch", 0)
+        assert OS_FILES.read(spool, 7, 0) == b"scratch"
+        assert not list(tmp_path.iterdir())
+        OS_FILES.close(spool)
+
+
+def test_removing_what_is_gone_is_no_error(path: str) -> None:
+    OS_FILES.unlink(path)
+    assert OS_FILES.status_at(path) is None
+    make(path)
+    status = OS_FILES.status_at(path)
+    assert status is not None
+    assert status.st_size == 4
+
+
+def test_a_range_too_large_to_map_is_an_error_not_a_crash(path: str) -> None:
+    file = make(path)
+    with pytest.raises(FileIOError, match="cannot map"):
+        OS_FILES.map_read(file, 2**62)
