@@ -8,11 +8,12 @@ therefore known to be folded in.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from iqdb_core.batches import segments, view_digest
 from iqdb_core.config import Compression
 from iqdb_core.errors import ContentMismatchError, FileIOError, StructureError
+from iqdb_core.indexing import Origin, add_index
 from iqdb_core.records import RecordBatch
 from iqdb_core.reports import FoldReport
 from iqdb_core.storage.files import OpenFile
@@ -21,6 +22,7 @@ from iqdb_core.storage.snapshot import Snapshot
 from iqdb_core.storage.snapshot_writer import SnapshotWriter
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
     from iqdb_core.storage.digest_value import ContentDigest
@@ -113,12 +115,20 @@ def append_view(writer: SnapshotWriter, view: View) -> None:
             writer.append_rows(snapshot, *segment)
 
 
-def fold(store: Store, *, compression: Compression | str | None = None) -> FoldReport:
+def fold(
+    store: Store,
+    *,
+    compression: Compression | str | None = None,
+    index: Mapping[str, Any] | None = None,
+    rebuild: bool = False,
+) -> FoldReport:
     """Write the store's records into a new snapshot, put it in place and remove the log.
 
     Args:
         store: an open, writable store.
         compression: compress the new snapshot in this way; None keeps the present one.
+        index: the index configuration of the new snapshot, as a plain dict; None keeps the present one.
+        rebuild: build the index anew even where nothing has changed.
 
     Raises:
         ContentMismatchError: the new file did not hold what it must; nothing was changed.
@@ -133,9 +143,12 @@ def fold(store: Store, *, compression: Compression | str | None = None) -> FoldR
         config = dict(old.config)
         if compression is not None:
             config["compression"] = str(Compression.parse(compression))
+        if index is not None:
+            config["index"] = dict(index)
+            rebuild = rebuild or config["index"] != old.config["index"]
         weight = store.delta_weight
         log_bytes = 0 if store.log is None else store.log.size_bytes()
-        if weight == 0 and config == old.config:
+        if weight == 0 and config == old.config and not rebuild:
             if store.log is not None:
                 store.log.remove()
             return _report(old, old, view, log_bytes, changed=False)
@@ -147,6 +160,9 @@ def fold(store: Store, *, compression: Compression | str | None = None) -> FoldR
             ) as writer:
                 append_view(writer, view)
                 summary = writer.finish(expected)
+                if summary.kept_rows is None:
+                    origin = None if rebuild else Origin.of_view(view)
+                    summary = add_index(writer, new, summary, config, origin, store.threads)
             new.prove(summary, expected, view.n_records, store.threads)
             replace(store, new)
         return _report(old, store.view().base.snapshot, view, log_bytes, changed=True)
