@@ -18,6 +18,8 @@ constexpr std::size_t kEntrySample = 4096;
 constexpr std::size_t kBatchShare = 50;
 constexpr std::size_t kItemsPerGrab = 16;
 constexpr int kConnectRounds = 4;
+// A node that lost more than one neighbour in so many is given new ones by a walk.
+constexpr std::size_t kDeserted = 8;
 
 using Candidate = Walker::Candidate;
 
@@ -117,6 +119,14 @@ class Builder {
     connect();
   }
 
+  // Gives nodes that lost much of their neighbourhood a new one, in batches as at the build.
+  void renew(std::span<const std::uint32_t> rows) {
+    const std::size_t share = std::max<std::size_t>(build_.codes.n / kBatchShare, 1);
+    for (std::size_t begin = 0; begin < rows.size(); begin += share) {
+      insert_again(rows.subspan(begin, std::min(share, rows.size() - begin)));
+    }
+  }
+
   // Offers every row in `rows` its candidates (which `offer` appends to scratch.candidates) and keeps the best.
   template <class Offer>
   void relink(std::span<const std::uint32_t> rows, const Offer& offer) {
@@ -144,15 +154,23 @@ class Builder {
     });
   }
 
-  void insert(std::span<const std::uint32_t> batch) {
+  // For each node of the batch the neighbours that an insertion would give it now, into chosen_.
+  void find_neighbours(std::span<const std::uint32_t> batch) {
     chosen_.resize(std::max(chosen_.size(), batch.size()));
     parallel(batch.size(), [&](std::size_t i, Scratch& scratch) {
       scratch.walker.walk(kernels_, graph(), {}, {build_.codes.of(batch[i])}, build_.ef_construction);
       scratch.candidates.clear();
-      for (std::size_t j = 0; j < scratch.walker.size(); ++j) add_candidate(batch[i], scratch.walker.at(j), scratch);
+      for (std::size_t j = 0; j < scratch.walker.size(); ++j) {
+        const Candidate found = scratch.walker.at(j);
+        if (found.node != batch[i]) add_candidate(batch[i], found, scratch);
+      }
       choose(kernels_, build_.codes, scratch, build_.m);
       chosen_[i] = scratch.chosen;
     });
+  }
+
+  void insert(std::span<const std::uint32_t> batch) {
+    find_neighbours(batch);
     reverse_.clear();
     for (std::size_t i = 0; i < batch.size(); ++i) {
       std::uint32_t* const links = links_of(batch[i]);
@@ -164,12 +182,30 @@ class Builder {
     link_back();
   }
 
+  // As insert, for nodes that have neighbours already: the links found are added in both directions.
+  void insert_again(std::span<const std::uint32_t> batch) {
+    find_neighbours(batch);
+    reverse_.clear();
+    for (std::size_t i = 0; i < batch.size(); ++i) {
+      for (const Candidate& found : chosen_[i]) {
+        reverse_.push_back({batch[i], found.key, found.node});
+        reverse_.push_back({found.node, found.key, batch[i]});
+      }
+    }
+    link_back();
+  }
+
   // Adds the links of reverse_ to their nodes, in an order that no thread can change.
   void link_back() {
     std::sort(reverse_.begin(), reverse_.end(), [](const Link& x, const Link& y) {
       if (x.node != y.node) return x.node < y.node;
       return x.key != y.key ? x.key < y.key : x.neighbour < y.neighbour;
     });
+    reverse_.erase(std::unique(reverse_.begin(), reverse_.end(),
+                               [](const Link& x, const Link& y) {
+                                 return x.node == y.node && x.neighbour == y.neighbour;
+                               }),
+                   reverse_.end());
     groups_.clear();
     for (std::size_t i = 0; i < reverse_.size(); ++i) {
       if (i == 0 || reverse_[i].node != reverse_[i - 1].node) groups_.push_back(i);
@@ -178,16 +214,21 @@ class Builder {
     parallel(groups_.size() - 1, [&](std::size_t g, Scratch& scratch) {
       const std::uint32_t node = reverse_[groups_[g]].node;
       std::uint32_t* const links = links_of(node);
-      std::size_t used = static_cast<std::size_t>(std::find(links, links + build_.degree, kNoNode) - links);
-      if (used + groups_[g + 1] - groups_[g] <= build_.degree) {
-        for (std::size_t i = groups_[g]; i < groups_[g + 1]; ++i) links[used++] = reverse_[i].neighbour;
+      std::uint32_t* const end = std::find(links, links + build_.degree, kNoNode);
+      std::vector<Candidate>& added = scratch.candidates;
+      added.clear();
+      for (std::size_t i = groups_[g]; i < groups_[g + 1]; ++i) {
+        if (std::find(links, end, reverse_[i].neighbour) == end) {
+          added.push_back({reverse_[i].key, reverse_[i].neighbour});
+        }
+      }
+      const auto used = static_cast<std::size_t>(end - links);
+      if (used + added.size() <= build_.degree) {
+        for (std::size_t i = 0; i < added.size(); ++i) end[i] = added[i].node;
         return;
       }
-      scratch.nodes.assign(links, links + used);
+      scratch.nodes.assign(links, end);
       score_nodes(node, scratch);
-      for (std::size_t i = groups_[g]; i < groups_[g + 1]; ++i) {
-        scratch.candidates.push_back({reverse_[i].key, reverse_[i].neighbour});
-      }
       keep(node, scratch);
     });
   }
@@ -196,11 +237,10 @@ class Builder {
     scratch.candidates.push_back({candidate.key + own_term(build_.codes, node), candidate.node});
   }
 
-  // candidates = scratch.nodes with their keys to `node`
+  // Adds scratch.nodes to the candidates, with their keys to `node`.
   void score_nodes(std::uint32_t node, Scratch& scratch) const {
     scratch.keys.resize(scratch.nodes.size());
     Walker::keys(kernels_, build_.codes, {build_.codes.of(node)}, scratch.nodes, scratch.keys.data());
-    scratch.candidates.clear();
     for (std::size_t i = 0; i < scratch.nodes.size(); ++i) {
       add_candidate(node, {scratch.keys[i], scratch.nodes[i]}, scratch);
     }
@@ -297,23 +337,25 @@ void extend_graph(const Kernels& kernels, GraphBuild& build) { Builder(kernels, 
 void carry_graph(const Kernels& kernels, GraphBuild& build, const std::uint32_t* old_links, std::size_t old_n,
                  std::span<const std::uint32_t> old_entries, const std::uint32_t* target) {
   const std::size_t degree = build.degree;
-  std::vector<std::uint32_t> torn;  // old numbers of rows that lost a neighbour
+  std::vector<std::uint32_t> torn;      // old numbers of rows that lost a neighbour
+  std::vector<std::uint32_t> deserted;  // new numbers of those that lost many
   for (std::size_t old = 0; old < old_n; ++old) {
     if (target[old] == kNoNode) continue;
     std::uint32_t* const links = build.links + target[old] * degree;
     std::size_t used = 0;
-    bool lost = false;
+    std::size_t lost = 0;
     for (std::size_t j = 0; j < degree; ++j) {
       const std::uint32_t neighbour = old_links[old * degree + j];
       if (neighbour >= old_n) continue;
       if (target[neighbour] == kNoNode) {
-        lost = true;
+        ++lost;
       } else {
         links[used++] = target[neighbour];
       }
     }
     std::fill(links + used, links + degree, kNoNode);
-    if (lost) torn.push_back(static_cast<std::uint32_t>(old));
+    if (lost > 0) torn.push_back(static_cast<std::uint32_t>(old));
+    if (kDeserted * lost > lost + used) deserted.push_back(target[old]);
   }
 
   std::vector<std::uint32_t> torn_rows;
@@ -354,6 +396,7 @@ void carry_graph(const Kernels& kernels, GraphBuild& build, const std::uint32_t*
     if (row == kNoNode || std::find(build.entries.begin(), build.entries.end(), row) != build.entries.end()) continue;
     build.entries.push_back(row);
   }
+  builder.renew(deserted);
 }
 
 }  // namespace iqdb

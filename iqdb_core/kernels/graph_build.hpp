@@ -28,7 +28,7 @@ void extend_graph(const Kernels& kernels, GraphBuild& build);
 
 // Carries a graph over to new row numbers: `target[old]` is the new row, or kNoNode for a row that is gone.
 // A node that loses neighbours is offered those neighbours' neighbours in their place, then pruned as at
-// insertion (Singh et al., FreshDiskANN, arXiv 2105.09613, section 4.2).
+// insertion (Singh et al., FreshDiskANN, arXiv 2105.09613, section 4.2); one that lost many is linked anew.
 void carry_graph(const Kernels& kernels, GraphBuild& build, const std::uint32_t* old_links, std::size_t old_n,
                  std::span<const std::uint32_t> old_entries, const std::uint32_t* target);
 
