@@ -7,6 +7,17 @@ from typing import ClassVar
 from iqdb_core.errors import Error
 
 
+class PathTakenError(Error):
+    """Something is at a path where a command wants to make a file. `instead` says what to do."""
+
+    exit_status: ClassVar[int] = 8
+
+    def __init__(self, path: str, instead: str) -> None:
+        self.path = path
+        self.instead = instead
+        super().__init__(f"{path}: already exists; {instead}")
+
+
 class RecordNotFoundError(Error):
     """A record that a command needs is not in the database."""
 

@@ -165,9 +165,13 @@ def open_output(path: str | None = None, *, database: str | None = None) -> Iter
 
 
 def _is_part_of(path: str, database: str) -> bool:
-    for part in (database, database + ".wal"):
+    target, base = os.path.realpath(path), os.path.realpath(database)
+    for part in (base, base + ".wal"):
+        # By name too: a log that is not there yet would be taken for one.
+        if target == part:
+            return True
         with contextlib.suppress(OSError):
-            if os.path.samefile(path, part):  # noqa: PTH121 - start-up: pathlib is not needed
+            if os.path.samefile(target, part):  # noqa: PTH121 - start-up: pathlib is not needed
                 return True
     return False
 

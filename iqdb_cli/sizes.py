@@ -1,4 +1,4 @@
-"""Sizes and shares for people."""
+"""Sizes, shares and counts for people."""
 
 from __future__ import annotations
 
@@ -18,3 +18,8 @@ def human_bytes(size: int) -> str:
 def percent(part: int, whole: int) -> str:
     """Return a share such as `12.5%`; `0.0%` of nothing."""
     return f"{100 * part / whole:.1f}%" if whole else "0.0%"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: `1 record`, `1,000 records`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

@@ -112,6 +112,16 @@ def compare_strings(offsets: Buffer, data: Buffer, needle: Buffer, out: Buffer) 
 def contains_strings(offsets: Buffer, data: Buffer, needle: Buffer, out: Buffer) -> None:
     """out[i] = 1 if string i contains `needle`, else 0."""
 
+def dictionary_strings(offsets: Buffer, data: Buffer, out_codes: Buffer, out_rows: Buffer) -> int:
+    """
+    Number the distinct strings by first appearance: out_codes[i] = number of string i, out_rows[e] = first place of number e. Returns how many there are, or -1 when they are more than out_rows has room for.
+    """
+
+def gather_strings(offsets: Buffer, data: Buffer, rows: Buffer, out_data: Buffer) -> None:
+    """
+    Copy the strings at `rows` to `out_data`, one after the other; they must fill it exactly.
+    """
+
 def format_f32_json(vector: Buffer) -> bytes:
     """
     The vector as a JSON array, each component as the shortest decimal that reads back as the same float32.

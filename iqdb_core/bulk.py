@@ -84,13 +84,14 @@ class BulkLoad:
         n_old = 0 if view is None else view.n_records
         with self._begin() as new:
             with self._writer(new) as writer:
-                expected = None
+                expected, rewritten = None, ContentDigest()
                 if view is not None and n_old:
                     append_view(writer, view)
+                    rewritten = writer.hashed_digest
                     expected = view_digest(view, self._threads)
-                rows_read, added = self._append(writer, batches, progress, hashed=expected is not None)
+                rows_read = self._append(writer, batches, progress)
                 if expected is not None:
-                    expected = expected.plus(added)
+                    expected = expected.plus(writer.hashed_digest.minus(rewritten))
                 summary = writer.finish(expected)
                 if summary.kept_rows is None:
                     origin = None if view is None else Origin.of_view(view).then(rows_read)
@@ -109,21 +110,15 @@ class BulkLoad:
         writer: SnapshotWriter,
         batches: Iterable[RecordBatch],
         progress: Callable[[int], object] | None,
-        *,
-        hashed: bool,
-    ) -> tuple[int, ContentDigest]:
-        """Append what the source gives; return how many records, and their digest if it is wanted."""
+    ) -> int:
+        """Append what the source gives and return how many records that was."""
         rows_read = 0
-        digest = ContentDigest()
-        for raw in batches:
-            batch = checked_batch(raw, self._dim)
-            if hashed:
-                digest = digest.plus(batch_digest(batch, threads=self._threads))
-            writer.append(batch)
+        for batch in batches:
+            writer.append(checked_batch(batch, self._dim))
             rows_read += len(batch)
             if progress is not None:
                 progress(rows_read)
-        return rows_read, digest
+        return rows_read
 
     def _without_replaced(
         self,

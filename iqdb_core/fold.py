@@ -186,13 +186,18 @@ def replace(store: Store, new: NewSnapshot) -> None:
         raise
     try:
         files.rename(new.file.path, store.path)
+        new.installed(store.path)
+        store.install(snapshot, new.file)
     except BaseException as error:
-        if not isinstance(error, FileIOError) or _stands_at(files, new.file, store.path) is not False:
+        # Also an interrupt between two of these lines: once the new file has the name, nothing may
+        # be appended to the old one's log any more.
+        moved = _stands_at(files, new.file, store.path)
+        if moved is not False or not isinstance(error, FileIOError):
             store.poison(error)
-        if _stands_at(files, new.file, store.path) is not True:
-            raise
-    new.installed(store.path)
-    store.install(snapshot, new.file)
+        if moved and store.view().base.snapshot is not snapshot:
+            new.installed(store.path)
+            store.install(snapshot, new.file)
+        raise
     try:
         # Until the rename is durable the log must stay: a crash may still bring the old file back.
         files.sync_directory(store.path)

@@ -9,6 +9,7 @@ import numpy as np
 
 from iqdb_core.column_type import ColumnType
 from iqdb_core.record_strings import StringValues
+from iqdb_core.storage.layout import KEY_WEIGHT
 from iqdb_core.types import (
     MAX_METADATA_WEIGHT,
     Metadata,
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from iqdb_core.record_ids import Where
 
 Values: TypeAlias = "NDArray[Any] | StringValues"
-
-_CELL_WEIGHT = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -253,7 +252,7 @@ class MetadataColumns:
         """
         weights = np.zeros(self.n_rows, np.uint64)
         for column in self.columns:
-            cells: Any = np.uint64(_CELL_WEIGHT + len(column.key.encode()))
+            cells: Any = np.uint64(KEY_WEIGHT + len(column.key.encode()))
             if isinstance(column.values, StringValues):
                 cells = cells + column.values.lengths.view(np.uint64)
             if column.rows is None:
@@ -267,7 +266,7 @@ class MetadataColumns:
         """False when no record can weigh more than one may, because all together do not."""
         total = 0
         for column in self.columns:
-            total += len(column) * (_CELL_WEIGHT + 4 * len(column.key))
+            total += len(column) * (KEY_WEIGHT + 4 * len(column.key))
             if isinstance(column.values, StringValues):
                 total += len(column.values.data)
         return total > MAX_METADATA_WEIGHT

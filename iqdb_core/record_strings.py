@@ -17,10 +17,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# Copying short strings byte by byte in NumPy is faster than slicing each of them in Python, and
-# slower for long ones; the two meet at about this mean length.
-_GATHER_BYTES = 16
-
 
 def offsets_of_lengths(lengths: NDArray[np.integer], count: int) -> NDArray[np.uint64]:
     """Return the count + 1 offsets of strings that have these lengths and follow one another."""
@@ -98,19 +94,13 @@ class StringValues:
 
     def take(self, rows: NDArray[np.integer]) -> StringValues:
         """Return the strings at `rows`, in that order; a row may occur more than once."""
-        count = len(rows)
-        starts = self.offsets.view(np.int64)[:-1][rows]
-        stops = self.offsets.view(np.int64)[1:][rows]
-        lengths = stops - starts
-        offsets = offsets_of_lengths(lengths, count)
-        total = int(offsets[-1])
-        if total <= count * _GATHER_BYTES:
-            source = np.repeat(starts - offsets.view(np.int64)[:-1], lengths)
-            source += np.arange(total)
-            return StringValues(offsets, self.data[source])
-        data = np.ascontiguousarray(self.data).data
-        pieces = b"".join([data[a:b] for a, b in zip(starts.tolist(), stops.tolist(), strict=True)])
-        return StringValues(offsets, np.frombuffer(pieces, np.uint8))
+        from iqdb_core import _kernels
+
+        places = np.ascontiguousarray(rows, np.int64)
+        offsets = offsets_of_lengths(self.lengths[places], len(places))
+        data = np.empty(int(offsets[-1]), np.uint8)
+        _kernels.gather_strings(self.offsets, self.data, places, data)
+        return StringValues(offsets, data)
 
     @staticmethod
     def concat(parts: Iterable[StringValues]) -> StringValues:

@@ -12,6 +12,7 @@ reason that the data gives.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Literal
 
@@ -334,6 +335,12 @@ class Store:
                 if lock_file is not None:
                     self.files.unlock(lock_file)
                     self.files.close(lock_file)
+
+    def __del__(self) -> None:
+        # A handle that was forgotten gives its lock back; the map of the file would keep it.
+        with contextlib.suppress(Exception):
+            if not self.closed:
+                self.close()
 
 
 class _Logged:

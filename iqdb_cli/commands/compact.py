@@ -9,7 +9,7 @@ import typer
 from iqdb_cli.ids import to_json
 from iqdb_cli.options import Database, Json, Threads
 from iqdb_cli.output import open_output
-from iqdb_cli.sizes import human_bytes
+from iqdb_cli.sizes import counted, human_bytes
 from iqdb_core.database import Iqdb
 
 EXAMPLES = """
@@ -61,4 +61,4 @@ def command(
             out.write_line(f"{human_bytes(before_bytes)} before, {human_bytes(report.bytes_after)} after")
         else:
             out.write_line(f"nothing to fold, {human_bytes(before_bytes)} as before")
-        out.write_line(f"{report.n_rows} records, content digest {report.digest}")
+        out.write_line(f"{counted(report.n_rows, 'record')}, content digest {report.digest}")

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from iqdb_cli.commands import import_, search
+from iqdb_cli.errors import PathTakenError
 from iqdb_cli.output import OutputFormat, open_output
-from iqdb_core.errors import DatabaseExistsError
 from iqdb_core.types import DistanceMetric
 
 EXAMPLES = """
@@ -35,7 +35,7 @@ def command(
     that you can go on with it; delete the file when you are done.
     """
     if os.path.lexists(db):
-        raise DatabaseExistsError(db)
+        raise PathTakenError(db, 'remove it, or name another place as in "iqdb demo other.iqdb"')
     with resources.as_file(resources.files("iqdb_cli") / "sample" / "wordnet.parquet") as sample:
         import_.command(
             db,

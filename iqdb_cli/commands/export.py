@@ -124,9 +124,8 @@ def command(
                 if chosen is ExportFormat.PARQUET:
                     _write_parquet(batches(), survey, handle.dim, target(output))
                 else:
-                    outs = [target(output)]
-                    outs += [target(path) if path else None for path in (ids_out, metadata_out)]  # type: ignore[list-item]
-                    _write_npy(batches(), survey, handle.dim, outs)
+                    beside = [target(path) if path else None for path in (ids_out, metadata_out)]
+                    _write_npy(batches(), survey, handle.dim, target(output), *beside)
     terminal.note(f"{db}: {count:,} record{'' if count == 1 else 's'} exported")
 
 
@@ -162,12 +161,15 @@ def _write_parquet(batches: Iterator[RecordBatch], survey: Survey, dim: int, out
 
 
 def _write_npy(
-    batches: Iterator[RecordBatch], survey: Survey, dim: int, outs: list[Output | None]
+    batches: Iterator[RecordBatch],
+    survey: Survey,
+    dim: int,
+    vectors: Output,
+    ids: Output | None,
+    metadata: Output | None,
 ) -> None:
     from iqdb_cli.exporters.npy import SidecarWriter, write_vectors
 
-    vectors, ids, metadata = outs
-    assert vectors is not None
     with SidecarWriter(survey, dim, ids, metadata) as beside:
         for batch in write_vectors(batches, survey, dim, vectors):
             beside.write(batch)

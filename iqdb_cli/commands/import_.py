@@ -146,7 +146,9 @@ def command(
             batches = inputs.batches(first_id, allow_empty=allow_empty)
             try:
                 if handle is not None:
-                    report = handle.bulk_load(batches, on_duplicate=on_duplicate.value, progress=progress.update)
+                    report = handle.bulk_load(
+                        batches, on_duplicate=on_duplicate.value, progress=progress.update
+                    )
                 else:
                     config = wanted.config(inputs, threads)
                     report = Iqdb.create_from(

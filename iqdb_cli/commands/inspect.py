@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from iqdb_cli import terminal
+from iqdb_cli.exit_codes import ExitStatus
 from iqdb_cli.ids import to_json
 from iqdb_cli.options import Database, Json
 from iqdb_cli.output import Output, open_output
-from iqdb_cli.sizes import human_bytes, percent
+from iqdb_cli.sizes import counted, human_bytes, percent
 
 EXAMPLES = """
   iqdb inspect notes.iqdb
@@ -22,15 +24,17 @@ _KINDS = {
     "index": "derived, can be rebuilt",
     "structure": "headers, tables, checksums",
     "padding": "zeros up to the next page",
+    "unknown": "damaged, or behind something that is",
 }
 
 
-def command(db: Database, as_json: Json = False) -> None:
+def command(db: Database, as_json: Json = False) -> int:
     """Show what a database holds and where its bytes go.
 
-    Everything is checked before it is shown. The ledger accounts for every byte of the file and of its
-    log; compact gives back what is dead. The content digest is the same for the same records, in
-    whatever order, file or compression they are.
+    Only bytes whose checksums are right are believed; if some are not, what is still known is shown, and
+    the exit status is 6. The ledger accounts for every byte of the file and of its log; compact gives
+    back what is dead. The content digest is the same for the same records, in whatever order, file or
+    compression they are.
     """
     from iqdb_core.storage.inspect import inspect_file
 
@@ -40,37 +44,57 @@ def command(db: Database, as_json: Json = False) -> None:
             out.write_line(to_json(facts))
         else:
             _write_text(out, facts)
+    return ExitStatus.DAMAGED if facts["problems"] else ExitStatus.DONE
 
 
 def _write_text(out: Output, facts: dict[str, Any]) -> None:
-    header, config, counts = facts["header"], facts["config"], facts["counts"]
     log_bytes = facts["log_bytes"]
     size = human_bytes(facts["file_bytes"]) + (f" and a log of {human_bytes(log_bytes)}" if log_bytes else "")
-    summary = [
-        ("database", f"{facts['path']}, {size}"),
-        ("records", _records_text(counts)),
-        ("vectors", f"{config['dim']} dimensions, {config['metric']}, index {config['index']['kind']}"),
-        ("compression", str(config["compression"])),
-        *((name, str(text)) for name, text in sorted(config.get("provenance", {}).items())),
-        ("format", f"snapshot {header['version']}"),
-        ("database id", str(header["database_id"])),
-        ("digest", str(facts["content_digest"])),
-    ]
-    _write_rows(out, summary)
-    out.write_line("")
-    _write_sections(out, facts["sections"])
+    rows = [("database", f"{facts['path']}, {size}"), ("records", _records_text(facts["counts"]))]
+    if facts["config"] is not None:
+        rows += _config_rows(facts["config"])
+    if facts["header"] is not None:
+        rows.append(("format", f"snapshot {facts['header']['version']}"))
+        rows.append(("database id", facts["header"]["database_id"]))
+    rows += _digest_rows(facts)
+    rows += [("problem", f"{item['file']}, {item['part']}: {item['problem']}") for item in facts["problems"]]
+    if facts["problems"]:
+        rows.append(("", f'"iqdb verify {facts["path"]}" says what still works'))
+    _write_rows(out, rows)
+    if facts["sections"]:
+        out.write_line("")
+        _write_sections(out, facts["sections"])
     out.write_line("")
     _write_totals(out, facts["totals"], facts["file_bytes"] + log_bytes)
 
 
+def _config_rows(config: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        ("vectors", f"{config['dim']} dimensions, {config['metric']}, index {config['index']['kind']}"),
+        ("compression", config["compression"]),
+        *sorted(config["provenance"].items()),
+    ]
+
+
+def _digest_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    with_log, of_snapshot = facts["content_digest_with_log"], facts["content_digest"]
+    if with_log is not None:
+        return [("digest", with_log)]
+    if of_snapshot is not None:
+        return [("digest", f"{of_snapshot} (without the log)")]
+    return []
+
+
 def _records_text(counts: dict[str, Any]) -> str:
+    if counts["n_rows"] is None:
+        return "unknown"
     parts = [f"{counts['n_rows']:,}"]
     if counts["dead_rows"]:
-        parts.append(f"{counts['dead_rows']:,} dead rows in the file")
+        parts.append(f"{counted(counts['dead_rows'], 'dead row')} in the file")
     if counts["log_frames"]:
-        parts.append(f"{counts['log_frames']:,} frames in the log")
+        parts.append(f"{counted(counts['log_frames'], 'frame')} in the log")
     if counts["log_torn_bytes"]:
-        parts.append(f"{counts['log_torn_bytes']:,} bytes of a torn write at its end")
+        parts.append(f"{counted(counts['log_torn_bytes'], 'byte')} of a torn write at its end")
     return ", ".join(parts)
 
 
@@ -96,6 +120,8 @@ def _write_totals(out: Output, totals: dict[str, int], whole_bytes: int) -> None
     rows = [("bytes", "", "", "")]
     for kind, meaning in _KINDS.items():
         size = totals[f"{kind}_bytes"]
+        if size == 0 and kind == "unknown":
+            continue
         rows.append((kind, f"{size:,}", percent(size, whole_bytes), meaning))
     rows.append(("all", f"{whole_bytes:,}", percent(whole_bytes, whole_bytes), ""))
     _write_rows(out, rows, right=(1, 2), has_heading=True)
@@ -104,7 +130,6 @@ def _write_totals(out: Output, totals: dict[str, int], whole_bytes: int) -> None
 def _write_rows(
     out: Output, rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), has_heading: bool = False
 ) -> None:
-    from iqdb_cli import terminal
     from iqdb_cli.table import aligned
 
     for number, line in enumerate(aligned(rows, right=right)):

@@ -18,6 +18,7 @@ from iqdb_cli.queries import QueryBatch, read_queries
 from iqdb_core.database import Iqdb
 
 if TYPE_CHECKING:
+    from iqdb_core.filters import Filter
     from iqdb_core.hits import Hit
     from iqdb_core.types import VectorId
 
@@ -129,6 +130,7 @@ def command(
     if no_metadata and columns is not None:
         raise UsageError("--no-metadata and --columns exclude each other; give one of them")
     chosen = choose_format(output_format, output)
+    condition = None if filter_expression is None else _parse_filter(filter_expression)
     with Iqdb.open_existing(db, read_only=True, threads=threads) as handle:
         if like:
             own_ids = [parse_id(text, "--like") for text in like]
@@ -150,7 +152,7 @@ def command(
                     batch.values,
                     batch.n_queries,
                     k + exclude_self,
-                    filter=filter_expression,
+                    filter=condition,
                     exact=exact,
                     max_distance=max_distance,
                 )
@@ -159,6 +161,12 @@ def command(
                     vectors = [_vector(handle, hit.id) for hit in hits] if with_vectors else []
                     writer.write(number, hits, vectors)
             writer.finish()
+
+
+def _parse_filter(expression: str) -> Filter:
+    from iqdb_core.filters import Filter
+
+    return Filter.parse(expression)
 
 
 def _batch_limit(k: int, components: int) -> int:

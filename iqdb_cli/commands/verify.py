@@ -12,7 +12,7 @@ from iqdb_cli.exit_codes import ExitStatus
 from iqdb_cli.ids import to_json
 from iqdb_cli.options import Database, Json, Threads
 from iqdb_cli.output import Output, open_output
-from iqdb_cli.sizes import human_bytes
+from iqdb_cli.sizes import counted, human_bytes
 
 if TYPE_CHECKING:
     from iqdb_core.storage.verify import VerifyReport
@@ -64,8 +64,8 @@ def command(
 
 def _write_text(out: Output, path: str, report: VerifyReport) -> None:
     if report.ok:
-        rows = "" if report.n_rows is None else f", {report.n_rows:,} records in the snapshot"
-        frames = f", {report.log_frames:,} frames in the log" if report.log_frames else ""
+        rows = "" if report.n_rows is None else f", {counted(report.n_rows, 'record')} in the snapshot"
+        frames = f", {counted(report.log_frames, 'frame')} in the log" if report.log_frames else ""
         out.write_line(f"{path}: whole ({human_bytes(report.checked_bytes)} checked{rows}{frames})")
         if report.content_digest is not None:
             out.write_line(f"content digest {report.content_digest}")

@@ -27,11 +27,13 @@ def npy_header(descr: str, shape: tuple[int, ...]) -> bytes:
     return b"\x93NUMPY\x01\x00" + len(body).to_bytes(2, "little") + body
 
 
-def write_vectors(batches: Iterable[RecordBatch], survey: Survey, dim: int, out: Output) -> Iterator[RecordBatch]:
+def write_vectors(
+    batches: Iterable[RecordBatch], survey: Survey, dim: int, out: Output
+) -> Iterator[RecordBatch]:
     """Write the vectors of all records as f32[n, dim], and yield each batch once it is written."""
     out.write(npy_header("<f4", (survey.n_rows, dim)))
     for records in batches:
-        out.write(memoryview(np.ascontiguousarray(records.vectors, "<f4")).cast("B"))
+        out.write(np.ascontiguousarray(records.vectors, "<f4").data.cast("B"))
         yield records
 
 
@@ -84,7 +86,7 @@ class SidecarWriter:
 
             layout = ArrowLayout(survey, dim, vectors=False, ids=False)
             if not layout.schema.names:
-                raise UsageError(f"{metadata.name}: there is no metadata that Parquet could hold; name it .jsonl")
+                raise UsageError(f"{metadata.name}: no record has metadata; name the file .jsonl")
             self._parquet = ParquetRecordWriter(layout, metadata)
 
     def write(self, records: RecordBatch) -> None:
@@ -116,6 +118,7 @@ def _dtype_of(survey: Survey, name: str) -> str:
     if len(kinds) > 1:
         raise UsageError(f"{name}: a .npy array cannot hold ids of several kinds; name the file .jsonl")
     if survey.ids_end_in_zero:
-        raise UsageError(f"{name}: a .npy array would drop the zero at the end of an id; name the file .jsonl")
+        reason = "a .npy array would drop the zero at the end of an id"
+        raise UsageError(f"{name}: {reason}; name the file .jsonl")
     assert kinds in ({STR}, {BYTES})
     return f"<U{survey.id_characters}" if kinds == {STR} else f"|S{survey.id_characters}"

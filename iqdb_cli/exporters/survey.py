@@ -60,7 +60,7 @@ class Survey:
         self.id_kinds.update(np.unique(kinds).tolist())
         if self.id_kinds in ({STR}, {BYTES}):
             values = ids.to_list()
-            self.id_characters = max(self.id_characters, max(map(len, values)))  # type: ignore[arg-type]
+            self.id_characters = max(self.id_characters, *map(len, values))  # type: ignore[arg-type]
             zero = "\0" if self.id_kinds == {STR} else b"\0"
             self.ids_end_in_zero |= any(value.endswith(zero) for value in values)  # type: ignore[union-attr, arg-type]
 

@@ -31,17 +31,17 @@ def is_vector_type(arrow_type: Any) -> bool:
     is_list = (
         types.is_list(arrow_type) or types.is_large_list(arrow_type) or types.is_fixed_size_list(arrow_type)
     )
-    return is_list and types.is_floating(arrow_type.value_type)
+    return bool(is_list and types.is_floating(arrow_type.value_type))
 
 
 def is_text_type(arrow_type: Any) -> bool:
     """Whether values of the type are text."""
-    return types.is_string(arrow_type) or types.is_large_string(arrow_type)
+    return bool(types.is_string(arrow_type) or types.is_large_string(arrow_type))
 
 
 def is_bytes_type(arrow_type: Any) -> bool:
     """Whether values of the type are bytes."""
-    return (
+    return bool(
         types.is_binary(arrow_type)
         or types.is_large_binary(arrow_type)
         or types.is_fixed_size_binary(arrow_type)
@@ -97,7 +97,7 @@ def vectors_of(column: Any, dim: int, source: str, first_row: int) -> NDArray[np
     # What overflows becomes infinite and is refused as such.
     with np.errstate(over="ignore"):
         vectors = raw.astype(np.float32)
-    bad = _kernels.check_finite(vectors)
+    bad = _kernels.check_finite(vectors.data)
     if bad >= 0:
         row, component = divmod(bad, dim)
         value = raw[row, component]
@@ -144,7 +144,9 @@ def ids_of(column: Any, source: str, first_row: int) -> Ids:
     ids = Ids.from_var(kinds, (offsets - start).view(np.uint64), data)
     problem = ids.first_problem()
     if problem is not None:
-        raise InvalidIdError(column[problem[0]].cast(pa.large_binary()).as_py()[:32], problem[1], where=place_of(source, row=first_row + problem[0]))
+        row, reason = problem
+        found = bytes(data[int(offsets[row] - start) : int(offsets[row + 1] - start)][:32])
+        raise InvalidIdError(found, reason, where=place_of(source, row=first_row + row))
     return ids
 
 

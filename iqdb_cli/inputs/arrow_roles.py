@@ -46,7 +46,9 @@ class Roles:
         return replace(self, metadata=(), has_metadata=None)
 
 
-def role_metadata(role: str, key: str | None = None, column_type: ColumnType | None = None) -> dict[bytes, bytes]:
+def role_metadata(
+    role: str, key: str | None = None, column_type: ColumnType | None = None
+) -> dict[bytes, bytes]:
     """Return the field metadata that marks a column."""
     marks = {ROLE: role.encode()}
     if key is not None and column_type is not None:

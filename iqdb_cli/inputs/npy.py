@@ -110,7 +110,7 @@ class NpyReader:
             yield out
 
     def _fill(self, target: NDArray[np.generic], start: int) -> None:
-        view = memoryview(target).cast("B") if target.nbytes else memoryview(b"")
+        view = target.data.cast("B")
         got = self._source.readinto(view)
         if got != len(view):
             whole = start + got // (self.dim * self._header.item_bytes)
@@ -132,7 +132,7 @@ class NpyReader:
         for number, start in enumerate(range(0, header.rows, rows_at_once)):
             count = min(rows_at_once, header.rows - start)
             for component in range(self.dim):
-                view = memoryview(columns[component, :count]).cast("B")
+                view = columns[component, :count].data.cast("B")
                 if source.pread_into(view, base + (component * header.rows + start) * item) != len(view):
                     raise BadInputError(self.name, f"has become shorter while row {start:,} was read")
             out = ring[number % RING][:count]
@@ -153,7 +153,7 @@ class NpyReader:
 
         if self._header.kind != "f":
             return  # float32 has room for every integer
-        bad = _kernels.check_finite(vectors)
+        bad = _kernels.check_finite(vectors.data)
         if bad < 0:
             return
         row, component = divmod(bad, self.dim)
@@ -183,4 +183,3 @@ def _convert(raw: NDArray[np.generic], out: NDArray[np.float32]) -> None:
     # What overflows becomes infinite and is found by the check for finite values.
     with np.errstate(over="ignore", invalid="ignore"):
         np.copyto(out, raw, casting="unsafe")
-

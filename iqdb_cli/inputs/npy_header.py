@@ -8,17 +8,26 @@ Format: NumPy enhancement proposal 1 and `numpy.lib.format`, versions 1.0, 2.0 a
 from __future__ import annotations
 
 import ast
-import re
 import struct
 import sys
 from array import array
 from math import prod
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Readable(Protocol):
+        """What a header is read from: a binary stream."""
+
+        def read(self, size: int, /) -> bytes:
+            """Return at most `size` bytes, fewer only at the end."""
+            ...
+
 
 MAGIC = b"\x93NUMPY"
 # numpy.lib.format refuses longer headers too unless it is told to trust the file.
 MAX_HEADER_BYTES = 10_000
-_DESCR = re.compile(r"([<>|=]?)([fiu])([1248])", re.ASCII)
 _STRUCT_CODES = {
     ("f", 2): "e", ("f", 4): "f", ("f", 8): "d",
     ("i", 1): "b", ("i", 2): "h", ("i", 4): "i", ("i", 8): "q",
@@ -28,14 +37,6 @@ _STRUCT_CODES = {
 
 class NpyHeaderError(ValueError):
     """The bytes are not a .npy array of numbers that can be read. The message is a reason without a place."""
-
-
-class Readable(Protocol):
-    """What a header is read from: a binary stream."""
-
-    def read(self, size: int, /) -> bytes:
-        """Return at most `size` bytes, fewer only at the end."""
-        ...
 
 
 class NpyHeader(NamedTuple):
@@ -174,10 +175,11 @@ def _parse_descr(descr: object) -> tuple[str, int, str]:
         raise NpyHeaderError(
             "holds pickled Python objects, which are never read; expected an array of numbers"
         )
-    match = _DESCR.fullmatch(descr)
-    if match is None or (match[2], int(match[3])) not in _STRUCT_CODES:
+    order = descr[:1] if descr[:1] in {"<", ">", "|", "="} else ""
+    kind, size = descr[len(order) : len(order) + 1], descr[len(order) + 1 :]
+    item_bytes = int(size) if size in {"1", "2", "4", "8"} else 0
+    if (kind, item_bytes) not in _STRUCT_CODES:
         raise NpyHeaderError(f"has element type {descr[:40]!r}, expected float16/32/64 or an integer type")
-    order, kind, item_bytes = match[1], match[2], int(match[3])
     if order in {"", "=", "|"}:
         if order == "|" and item_bytes > 1:
             raise NpyHeaderError(f"has element type {descr!r}, which leaves the byte order open")

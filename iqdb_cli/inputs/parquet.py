@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -148,9 +148,7 @@ class ParquetReader:
         given = roles_of(self._file.schema)
         if given is not None and given.vector is not None and not _says_otherwise(options):
             return given.without_metadata() if options.no_metadata else given
-        vector = guess.choose_vector(
-            fields, options.vector_field, name, guess.COLUMNS, prefer_names=False
-        )
+        vector = guess.choose_vector(fields, options.vector_field, name, guess.COLUMNS, prefer_names=False)
         record_id = guess.choose_id(fields, options.id_field, name, guess.COLUMNS, vector)
         self._note_choice(vector, record_id)
         metadata, left_out = _choose_metadata(self._file, options, {vector, record_id})
@@ -185,7 +183,7 @@ class ParquetReader:
 
     def _first_length(self, vector: str) -> int:
         starts = self._file.group_starts()
-        for group, (start, stop) in enumerate(zip(starts, starts[1:], strict=False)):
+        for group, (start, stop) in enumerate(pairwise(starts)):
             if start == stop:
                 continue
             column = next(self._file.read_group(self._file.open(), group, [vector], 1)).column(vector)
@@ -289,7 +287,7 @@ def metadata_of(batch: Any, roles: Roles, source: str, first_row: int) -> Metada
         column = batch.column(roles.has_metadata)
         if not pa.types.is_boolean(column.type):
             raise BadInputError(source, f"column {roles.has_metadata!r} is {column.type}, expected bool")
-        has = column.fill_null(False).to_numpy(zero_copy_only=False)  # noqa: FBT003 - a value
+        has = column.fill_null(False).to_numpy(zero_copy_only=False)
     columns: list[tuple[str, Any] | tuple[str, Any, ColumnType]] = []
     for role in roles.metadata:
         column = batch.column(role.column)

@@ -69,9 +69,7 @@ class Inputs:
             for path in paths:
                 self._open(path, options, len(paths))
                 reader = self._readers[-1]
-                wanted = dim if dim is not None else self._readers[0].dim
-                if reader.dim != wanted:
-                    raise DimensionMismatchError(wanted, reader.dim, where=reader.name)
+                _check_dim(reader, self._readers[0].dim if dim is None else dim)
         except BaseException:
             self.close()
             raise
@@ -154,6 +152,11 @@ class Inputs:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _check_dim(reader: RecordReader, expected: int) -> None:
+    if reader.dim != expected:
+        raise DimensionMismatchError(expected, reader.dim, where=reader.name)
 
 
 def _open_reader(source: ByteSource, options: InputOptions, n_sources: int) -> RecordReader:

@@ -84,22 +84,27 @@ def open_metadata_rows(options: InputOptions, beside: str, rows: int) -> Metadat
         if kind is InputKind.JSONL:
             from iqdb_cli.inputs.jsonl import iter_metadata
 
-            return ChunkedMetadata(source, iter_metadata(source, options), beside, rows, by_line=True)
+            return ChunkedMetadata(source, iter_metadata(source, options), beside, rows)
         if kind is InputKind.PARQUET:
             from iqdb_cli.inputs.parquet import ParquetSource, iter_metadata_table
 
             table = ParquetSource(source)
-            if table.n_rows != rows:
-                raise _count_error(source.name, table.n_rows, beside, rows)
-            return ChunkedMetadata(source, iter_metadata_table(table, options), beside, rows, by_line=False)
-        raise BadInputError(source.name, "is .npy, expected metadata as JSON lines or Parquet")
+            _check_count(source.name, table.n_rows, beside, rows)
+            return ChunkedMetadata(source, iter_metadata_table(table, options), beside, rows)
     except BaseException:
         source.close()
         raise
+    source.close()
+    raise BadInputError(source.name, "is .npy, expected metadata as JSON lines or Parquet")
 
 
 def _count_error(name: str, found: int, beside: str, rows: int) -> BadInputError:
     return BadInputError(name, f"holds {found:,} rows, expected {rows:,}, as {beside} has")
+
+
+def _check_count(name: str, found: int, beside: str, rows: int) -> None:
+    if found != rows:
+        raise _count_error(name, found, beside, rows)
 
 
 class NpyIds:
@@ -111,9 +116,8 @@ class NpyIds:
         self._row = 0
         shape, self._dtype = self._read_header()
         if len(shape) != 1:
-            raise BadInputError(source.name, f"holds an array of shape {shape}, expected one dimension of ids")
-        if shape[0] != rows:
-            raise _count_error(source.name, shape[0], beside, rows)
+            raise BadInputError(source.name, f"holds an array of shape {shape}, expected one dimension")
+        _check_count(source.name, shape[0], beside, rows)
         size_bytes = shape[0] * self._dtype.itemsize
         if source.size_bytes is not None and source.size_bytes - source.offset != size_bytes:
             found = source.size_bytes - source.offset
@@ -224,14 +228,11 @@ class ChunkedMetadata:
         chunks: Iterator[MetadataColumns],
         beside: str,
         rows: int,
-        *,
-        by_line: bool,
     ) -> None:
         self._source = source
         self._chunks = chunks
         self._beside = beside
         self._rows = rows
-        self._by_line = by_line
         self._found = 0
         self._rest: MetadataColumns | None = None
 
@@ -260,4 +261,3 @@ class ChunkedMetadata:
     def close(self) -> None:
         """Release the file."""
         self._source.close()
-

@@ -110,8 +110,11 @@ class ByteSource:
         self.offset = 0
         self._head = b""
         try:
-            # The descriptor of standard input stays open: it is not ours to close.
-            self._fd = os.dup(sys.stdin.fileno()) if path == "-" else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            if path == "-":
+                # Its own descriptor stays open: that is not ours to close.
+                self._fd = os.dup(sys.stdin.fileno())
+            else:
+                self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             raise InputNotFoundError(self.name) from None
         except (OSError, AttributeError, ValueError) as error:
@@ -277,4 +280,3 @@ def kind_of(source: ByteSource, wanted: InputKind | None) -> InputKind:
         f"begins with {head!r}, expected .npy, Parquet or JSON lines",
         hint="--input-format says which it is",
     )
-

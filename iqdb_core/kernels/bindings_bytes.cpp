@@ -21,6 +21,7 @@
 #include "ids.hpp"
 #include "packed.hpp"
 #include "strings.hpp"
+#include "strings_dictionary.hpp"
 #include "xxh64_records.hpp"
 
 namespace nb = nanobind;
@@ -274,6 +275,29 @@ void py_contains_strings(BufferArg offsets_arg, BufferArg data_arg, BufferArg ne
   contains_strings(values, bytes_of(needle), out.data());
 }
 
+int64_t py_dictionary_strings(BufferArg offsets_arg, BufferArg data_arg, BufferArg codes_arg,
+                              BufferArg rows_arg) {
+  const Buffer<const uint64_t> offsets(offsets_arg, "offsets");
+  const Buffer<const uint8_t> data(data_arg, "data");
+  const Buffer<uint32_t> codes(codes_arg, "out_codes");
+  const Buffer<uint32_t> rows(rows_arg, "out_rows");
+  const PackedBytes values = packed(offsets, data);
+  codes.expect_size(values.size());
+  if (values.size() > std::numeric_limits<uint32_t>::max()) codes.fail("must have at most 2^32-1 items");
+  const nb::gil_scoped_release release;
+  return dictionary_strings(values, {rows.data(), rows.size()}, codes.data());
+}
+
+void py_gather_strings(BufferArg offsets_arg, BufferArg data_arg, BufferArg rows_arg, BufferArg out_arg) {
+  const Buffer<const uint64_t> offsets(offsets_arg, "offsets");
+  const Buffer<const uint8_t> data(data_arg, "data");
+  const Buffer<const int64_t> rows(rows_arg, "rows");
+  const Buffer<uint8_t> out(out_arg, "out_data");
+  const PackedBytes values = packed(offsets, data);
+  const nb::gil_scoped_release release;
+  gather_strings(values, {rows.data(), rows.size()}, {out.data(), out.size()});
+}
+
 nb::bytes format_json(BufferArg vector_arg, bool portable) {
   const Buffer<const float> vector(vector_arg, "vector");
   std::string text(1, '[');
@@ -338,6 +362,12 @@ void bind_bytes(nb::module_& m) {
         "out[i] = -1, 0 or 1: how string i stands to `needle`, bytewise.");
   m.def("contains_strings", py_contains_strings, "offsets"_a, "data"_a, "needle"_a, "out"_a,
         "out[i] = 1 if string i contains `needle`, else 0.");
+  m.def("dictionary_strings", py_dictionary_strings, "offsets"_a, "data"_a, "out_codes"_a, "out_rows"_a,
+        "Number the distinct strings by first appearance: out_codes[i] = number of string i, out_rows[e] = "
+        "first place of number e. Returns how many there are, or -1 when they are more than out_rows has "
+        "room for.");
+  m.def("gather_strings", py_gather_strings, "offsets"_a, "data"_a, "rows"_a, "out_data"_a,
+        "Copy the strings at `rows` to `out_data`, one after the other; they must fill it exactly.");
   m.def("format_f32_json", py_format_f32_json, "vector"_a,
         "The vector as a JSON array, each component as the shortest decimal that reads back as the same "
         "float32.");

@@ -14,8 +14,10 @@ namespace {
 
 // A tile's sums fill the registers but for what the pass needs beside them: 12 of 16 or 24 of 32 sums
 // for products, 10 or 20 where the terms take registers too.
-#if defined(__AVX512F__) || defined(__aarch64__)
+#if defined(__AVX512F__)
 constexpr std::size_t kRegisters = 32;
+#elif defined(__aarch64__)
+constexpr std::size_t kRegisters = 24;  // of 32: GCC keeps the components of all rows in registers
 #else
 constexpr std::size_t kRegisters = 16;
 #endif

@@ -126,19 +126,25 @@ def _values(column: Column) -> tuple[int, list[bytes]]:
 
 
 def _strings(values: StringValues) -> tuple[int, list[bytes]]:
+    from iqdb_core import _kernels
+
     count = len(values)
-    each = values.to_bytes()
-    distinct = set(each)
-    if 2 * len(distinct) <= count:
-        entries = sorted(distinct)
-        codes = dict(zip(entries, range(len(entries)), strict=True))
-        dictionary = StringValues.from_bytes(entries)
-        return DICTIONARY, [
-            len(entries).to_bytes(8, "little"),
-            _padded(dictionary.offsets.astype("<u4")),
-            _padded(dictionary.data),
-            _padded(np.fromiter(map(codes.__getitem__, each), "<u2", count)),
-        ]
-    offsets = values.offsets.astype("<u4").tobytes()
-    text = values.data.tobytes()
-    return PLAIN, [offsets, text, _ZEROS[: -(len(offsets) + len(text)) % 8]]
+    codes = np.empty(count, np.uint32)
+    first_rows = np.empty(count // 2, np.uint32)
+    n_entries = _kernels.dictionary_strings(values.offsets, values.data, codes, first_rows)
+    if n_entries < 0:
+        offsets = values.offsets.astype("<u4").tobytes()
+        text = values.data.tobytes()
+        return PLAIN, [offsets, text, _ZEROS[: -(len(offsets) + len(text)) % 8]]
+    entries = values.take(first_rows[:n_entries]).to_bytes()
+    # The kernel numbers entries as they appear, the file as they ascend.
+    order = sorted(range(n_entries), key=entries.__getitem__)
+    places = np.empty(n_entries, "<u2")
+    places[order] = np.arange(n_entries)
+    dictionary = StringValues.from_bytes([entries[entry] for entry in order])
+    return DICTIONARY, [
+        n_entries.to_bytes(8, "little"),
+        _padded(dictionary.offsets.astype("<u4")),
+        _padded(dictionary.data),
+        _padded(places[codes]),
+    ]

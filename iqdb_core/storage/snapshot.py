@@ -311,8 +311,17 @@ class Snapshot:
                 else:
                     self._find_integers(ids, order, rows)
             else:
-                stored = (self.array(ID_KINDS), self.array(ID_OFFSETS), self.array(ID_BYTES))
-                _kernels.lookup_var(*stored, order, *map(np.ascontiguousarray, ids.as_var()), rows)
+                kinds, offsets, data = map(np.ascontiguousarray, ids.as_var())
+                _kernels.lookup_var(
+                    self.array(ID_KINDS),
+                    self.array(ID_OFFSETS),
+                    self.array(ID_BYTES),
+                    order,
+                    kinds,
+                    offsets,
+                    data,
+                    rows,
+                )
         except ValueError as error:
             raise StructureError(self.path, "ids", "offsets and rows in range", str(error)) from error
         return rows

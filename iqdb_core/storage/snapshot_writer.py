@@ -160,6 +160,11 @@ class SnapshotWriter:
         """The number of records taken so far."""
         return self._n_rows
 
+    @property
+    def hashed_digest(self) -> ContentDigest:
+        """The content digest of the records taken by `append` so far, without the copied ones."""
+        return self._digest
+
     def append(self, batch: RecordBatch) -> None:
         """Take records. Nothing of the batch is kept, so its arrays may be reused afterwards.
 

@@ -172,8 +172,8 @@ class Verifier:
 
     def run(self) -> None:
         """Check everything that the level asks for."""
-        header = self._header()
-        entries = self._table(header) if header is not None else None
+        header = self.read_header()
+        entries = self.read_table(header) if header is not None else None
         if header is None or entries is None:
             self.report.notes.append(
                 "sections, records and log were not checked: they are found through what is damaged"
@@ -200,7 +200,8 @@ class Verifier:
 
     # --- Header, table, configuration ---------------------------------------------------------------
 
-    def _header(self) -> Header | None:
+    def read_header(self) -> Header | None:
+        """Return the header when it can be trusted, whatever the length of the file."""
         page = self.files.read(self.file, HEADER_BYTES, 0)
         self.report.checked_bytes += len(page)
         try:
@@ -225,7 +226,8 @@ class Verifier:
         self.report.whole.append("header")
         return header
 
-    def _table(self, header: Header) -> list[SectionEntry] | None:
+    def read_table(self, header: Header) -> list[SectionEntry] | None:
+        """Return the section table when it is there and can be trusted."""
         offset, length = header.section_table_offset, header.file_bytes - header.section_table_offset
         if header.file_bytes > self.size:
             self.found("section table", offset, length, "lies behind the end of the file", _NOT_OPENED)

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import struct
 import subprocess
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,7 +18,7 @@ ODD_NAN = struct.unpack(">d", bytes.fromhex("fff8000000000123"))[0]
 # Every kind of id, and of metadata; float32 values at the edges.
 RECORDS = [
     (0, [-0.0, 1e-45, 3.4028235e38], {"a": 1, "b": 1.0, "c": "x", "d": True, "e": None}),
-    (2**64 - 1, [0.1, -1.1754944e-38, 1 / 3], {"a": 1.0, "b": 2**63 - 1, "c": "", "d": None, "e": "é\n\"\\"}),
+    (2**64 - 1, [0.1, -1.1754944e-38, 1 / 3], {"a": 1.0, "b": 2**63 - 1, "c": "", "d": None, "e": 'é\n"\\'}),
     ("0", [1.0, 2.0, 3.0], None),
     ("text", [4.0, 5.0, 6.0], {}),
     (b"\x00\xff", [7.0, 8.0, 9.0], {"b": math.nan, "a": math.inf, "": -math.inf, "x.y": ODD_NAN}),
@@ -27,7 +28,7 @@ RECORDS = [
 ]  # fmt: skip
 
 
-def make(path, records):
+def make(path: Any, records: Any) -> Any:
     """Write a database of records and return its content digest."""
     batch = RecordBatch(
         ids=Ids.from_list([record[0] for record in records]),
@@ -38,13 +39,13 @@ def make(path, records):
     return digest(path)
 
 
-def digest(path):
+def digest(path: Any) -> Any:
     with Iqdb.open_existing(path, read_only=True) as db:
         return db.info()["snapshot_digest"]
 
 
 @pytest.fixture
-def odd(tmp_path):
+def odd(tmp_path: Path) -> Any:
     path = tmp_path / "odd.iqdb"
     make(path, RECORDS)
     return path
@@ -65,7 +66,9 @@ SELECTIONS = {
 
 @pytest.mark.parametrize("records", SELECTIONS.values(), ids=SELECTIONS.keys())
 @pytest.mark.parametrize("kind", ["jsonl", "parquet", "npy", "npy + parquet"])
-def test_an_import_of_an_export_has_the_same_content_digest(iqdb, tmp_path, kind, records):
+def test_an_import_of_an_export_has_the_same_content_digest(
+    iqdb: Any, tmp_path: Path, kind: Any, records: Any
+) -> None:
     source, again = tmp_path / "source.iqdb", tmp_path / "again.iqdb"
     expected = make(source, records)
     out, arguments, beside = tmp_path / f"out.{kind.split()[0]}", [], []
@@ -82,16 +85,20 @@ def test_an_import_of_an_export_has_the_same_content_digest(iqdb, tmp_path, kind
     assert digest(again) == expected
 
 
-def one_kind(records):
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def one_kind(records: Any) -> Any:
     return len({type(record[0]) for record in records}) == 1
 
 
-def any_mapping(records):
+def any_mapping(records: Any) -> Any:
     return any(record[2] is not None for record in records)
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
-def test_an_export_goes_through_a_pipe(iqdb, odd, tmp_path, kind):
+def test_an_export_goes_through_a_pipe(iqdb: Any, odd: Any, tmp_path: Path, kind: Any) -> None:
     exported = iqdb("export", odd, "--format", kind)
     assert exported.status == 0
     again = tmp_path / "again.iqdb"
@@ -100,7 +107,7 @@ def test_an_export_goes_through_a_pipe(iqdb, odd, tmp_path, kind):
     assert digest(again) == digest(odd)
 
 
-def test_large_databases_are_exported_in_batches_and_in_order(iqdb, tmp_path):
+def test_large_databases_are_exported_in_batches_and_in_order(iqdb: Any, tmp_path: Path) -> None:
     count = 70_001
     records = [(n, [n, 0.0, 0.0], {"n": n} if n % 3 else None) for n in range(count)]
     source = tmp_path / "source.iqdb"
@@ -118,7 +125,7 @@ def test_large_databases_are_exported_in_batches_and_in_order(iqdb, tmp_path):
     assert pq.ParquetFile(out).metadata.num_row_groups > 1
 
 
-def test_json_lines_have_the_fields_id_vector_and_metadata(iqdb, database, vectors):
+def test_json_lines_have_the_fields_id_vector_and_metadata(iqdb: Any, database: Path, vectors: Any) -> None:
     outcome = iqdb("export", database)
     records = [json.loads(line) for line in outcome.lines]
     assert len(records) == 200
@@ -128,7 +135,7 @@ def test_json_lines_have_the_fields_id_vector_and_metadata(iqdb, database, vecto
     assert np.array_equal(np.array([record["vector"] for record in records], np.float32), vectors)
 
 
-def test_numpy_reads_the_arrays(iqdb, database, vectors, tmp_path):
+def test_numpy_reads_the_arrays(iqdb: Any, database: Path, vectors: Any, tmp_path: Path) -> None:
     out, ids = tmp_path / "v.npy", tmp_path / "ids.npy"
     assert iqdb("export", database, "-o", out, "--ids-out", ids).status == 0
     assert np.array_equal(np.load(out), vectors)
@@ -136,7 +143,7 @@ def test_numpy_reads_the_arrays(iqdb, database, vectors, tmp_path):
     assert np.load(ids).dtype == np.uint64
 
 
-def test_a_filter_selects_what_is_exported(iqdb, database, tmp_path):
+def test_a_filter_selects_what_is_exported(iqdb: Any, database: Path, tmp_path: Path) -> None:
     for kind in ("npy", "parquet", "jsonl"):
         out = tmp_path / f"out.{kind}"
         assert iqdb("export", database, "-o", out, "--filter", "n < 10 and even = true").status == 0
@@ -145,7 +152,7 @@ def test_a_filter_selects_what_is_exported(iqdb, database, tmp_path):
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 5
 
 
-def test_a_filter_that_does_not_parse_is_wrong_usage(iqdb, database, tmp_path):
+def test_a_filter_that_does_not_parse_is_wrong_usage(iqdb: Any, database: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     outcome = iqdb("export", database, "-o", out, "--filter", "n <")
     assert outcome.status == 2
@@ -153,7 +160,7 @@ def test_a_filter_that_does_not_parse_is_wrong_usage(iqdb, database, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["npy", "parquet", "jsonl"])
-def test_an_empty_database_is_exported_too(iqdb, tmp_path, kind):
+def test_an_empty_database_is_exported_too(iqdb: Any, tmp_path: Path, kind: Any) -> None:
     db, out, again = tmp_path / "empty.iqdb", tmp_path / f"out.{kind}", tmp_path / "again.iqdb"
     expected = make(db, [])
     assert iqdb("export", db, "-o", out).status == 0
@@ -163,7 +170,9 @@ def test_an_empty_database_is_exported_too(iqdb, tmp_path, kind):
 
 
 @pytest.mark.parametrize("option", ["--output", "--ids-out", "--metadata-out"])
-def test_a_file_that_exists_is_replaced_only_by_force(iqdb, database, tmp_path, option):
+def test_a_file_that_exists_is_replaced_only_by_force(
+    iqdb: Any, database: Path, tmp_path: Path, option: Any
+) -> None:
     files = {"--output": "v.npy", "--ids-out": "i.npy", "--metadata-out": "m.jsonl"}
     taken = tmp_path / files[option]
     taken.write_text("precious")
@@ -171,26 +180,26 @@ def test_a_file_that_exists_is_replaced_only_by_force(iqdb, database, tmp_path, 
     outcome = iqdb("export", database, *arguments)
     assert outcome.status == 8
     assert "already exists" in outcome.stderr
-    assert sorted(os.listdir(tmp_path)) == sorted([taken.name, database.name])
+    assert names(tmp_path) == sorted([taken.name, database.name])
     assert taken.read_text() == "precious"
     assert iqdb("export", database, *arguments, "--force").status == 0
     assert taken.read_bytes() != b"precious"
 
 
-def test_the_database_itself_is_never_overwritten(iqdb, database):
+def test_the_database_itself_is_never_overwritten(iqdb: Any, database: Path) -> None:
     before = database.read_bytes()
     outcome = iqdb("export", database, "-o", database, "--force", "--format", "jsonl")
     assert outcome.status == 2
     assert database.read_bytes() == before
 
 
-def test_a_device_is_written_to_without_force(iqdb, database):
+def test_a_device_is_written_to_without_force(iqdb: Any, database: Path) -> None:
     assert iqdb("export", database, "-o", "/dev/null", "--format", "parquet").status == 0
 
 
 @pytest.mark.parametrize("kind", ["npy", "parquet", "jsonl"])
-def test_a_full_disk_is_an_error_of_output(iqdb, database, kind):
-    with open("/dev/full", "wb") as full:
+def test_a_full_disk_is_an_error_of_output(iqdb: Any, database: Path, kind: Any) -> None:
+    with Path("/dev/full").open("wb") as full:
         outcome = subprocess.run(
             iqdb.command("export", database, "--format", kind),
             stdout=full,
@@ -204,7 +213,7 @@ def test_a_full_disk_is_an_error_of_output(iqdb, database, kind):
 
 
 @pytest.mark.parametrize("kind", ["npy", "parquet", "jsonl"])
-def test_a_reader_that_stops_early_is_no_error(iqdb, tmp_path, kind):
+def test_a_reader_that_stops_early_is_no_error(iqdb: Any, tmp_path: Path, kind: Any) -> None:
     db = tmp_path / "large.iqdb"
     make(db, [(n, [n, 0.0, 0.0], {"n": n, "t": f"text {n * 7919}"}) for n in range(60_000)])
     command = iqdb.command("export", db, "--format", kind)
@@ -218,22 +227,24 @@ def test_a_reader_that_stops_early_is_no_error(iqdb, tmp_path, kind):
     assert err == b""
 
 
-def test_files_beside_go_with_npy_only(iqdb, database, tmp_path):
+def test_files_beside_go_with_npy_only(iqdb: Any, database: Path, tmp_path: Path) -> None:
     outcome = iqdb("export", database, "-o", tmp_path / "a.jsonl", "--ids-out", tmp_path / "i.npy")
     assert outcome.status == 2
     assert "go with npy" in outcome.stderr
 
 
-def test_outputs_have_different_names(iqdb, database, tmp_path):
+def test_outputs_have_different_names(iqdb: Any, database: Path, tmp_path: Path) -> None:
     out = tmp_path / "v.npy"
     assert iqdb("export", database, "-o", out, "--ids-out", out).status == 2
 
 
 @pytest.mark.parametrize("records", [RECORDS, [("a\0", [1.0, 2.0, 3.0], None)]], ids=["kinds", "zero"])
-def test_ids_that_an_array_cannot_hold_are_refused_with_a_way_out(iqdb, tmp_path, records):
+def test_ids_that_an_array_cannot_hold_are_refused_with_a_way_out(
+    iqdb: Any, tmp_path: Path, records: Any
+) -> None:
     db, out = tmp_path / "db.iqdb", tmp_path / "v.npy"
     make(db, records)
     outcome = iqdb("export", db, "-o", out, "--ids-out", tmp_path / "ids.npy")
     assert outcome.status == 2
     assert "name the file .jsonl" in outcome.stderr
-    assert os.listdir(tmp_path) == ["db.iqdb"]
+    assert names(tmp_path) == ["db.iqdb"]

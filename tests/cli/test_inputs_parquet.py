@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import threading
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +17,7 @@ from iqdb_core.errors import DimensionMismatchError, InvalidIdError, InvalidMeta
 
 
 class Records:
-    def __init__(self, path, **options):
+    def __init__(self, path: Any, **options: Any) -> None:
         self.ids, self.metadata, self.sizes, vectors = [], [], [], []
         with Inputs([str(path)], InputOptions(**options)) as inputs:
             for batch in inputs.batches():
@@ -27,16 +29,17 @@ class Records:
         self.vectors = np.concatenate(vectors)
 
 
+FIXED = pa.list_(pa.float32(), 3)
 VECTORS = [[0.5, 1.0, -2.0], [4.0, -0.0, 0.25], [1.0, 2.0, 3.0], [7.0, 8.0, 9.0]]
 
 
-def fixed(dtype=None, rows=VECTORS):
+def fixed(dtype: Any = None, rows: Any = VECTORS) -> Any:
     return pa.array(rows, pa.list_(dtype or pa.float32(), len(VECTORS[0])))
 
 
 @pytest.fixture
-def save(tmp_path):
-    def write(columns, name="records.parquet", **settings):
+def save(tmp_path: Path) -> Any:
+    def write(columns: Any, name: Any = "records.parquet", **settings: Any) -> Any:
         path = tmp_path / name
         pq.write_table(pa.table(columns), path, **settings)
         return path
@@ -46,14 +49,14 @@ def save(tmp_path):
 
 @pytest.mark.parametrize("dtype", [pa.float16(), pa.float32(), pa.float64()])
 @pytest.mark.parametrize("make", [pa.list_, pa.large_list, lambda kind: pa.list_(kind, 3)])
-def test_every_kind_of_list_of_floats_holds_vectors(save, dtype, make):
+def test_every_kind_of_list_of_floats_holds_vectors(save: Any, dtype: Any, make: Any) -> None:
     rows = [np.array(row, dtype.to_pandas_dtype()) for row in VECTORS]
     records = Records(save({"v": pa.array(rows, make(dtype))}))
     assert records.vectors.dtype == np.float32
     assert records.vectors.tolist() == VECTORS
 
 
-def test_row_groups_come_in_order_whatever_their_number(save):
+def test_row_groups_come_in_order_whatever_their_number(save: Any) -> None:
     numbers = np.arange(5000)
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.repeat(numbers, 2).astype(np.float32)), 2)
     path = save({"id": numbers, "v": vectors, "n": numbers}, row_group_size=77)
@@ -64,14 +67,14 @@ def test_row_groups_come_in_order_whatever_their_number(save):
     assert max(records.sizes) <= 50
 
 
-def test_a_huge_row_group_is_read_in_bounded_batches(save):
+def test_a_huge_row_group_is_read_in_bounded_batches(save: Any) -> None:
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(40_000 * 128, np.float16)), 128)
     records = Records(save({"v": vectors}, row_group_size=40_000))
     assert max(records.sizes) * 128 * 4 <= 8 * 1024 * 1024
     assert len(records.ids) == 40_000
 
 
-def test_long_text_makes_batches_smaller(save):
+def test_long_text_makes_batches_smaller(save: Any) -> None:
     rows = 4096
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(rows, np.float32)), 1)
     text = ["x" * 20_000 + str(row) for row in range(rows)]
@@ -80,13 +83,13 @@ def test_long_text_makes_batches_smaller(save):
     assert len(records.ids) == rows
 
 
-def test_a_column_named_id_holds_the_ids_and_the_notes_say_so(save):
+def test_a_column_named_id_holds_the_ids_and_the_notes_say_so(save: Any) -> None:
     records = Records(save({"id": ["a", "b", "c", "d"], "v": fixed()}))
     assert records.ids == ["a", "b", "c", "d"]
     assert "vectors from column 'v', ids from column 'id'" in records.notes[0]
 
 
-def test_without_an_id_column_rows_are_numbered_and_the_notes_say_so(save):
+def test_without_an_id_column_rows_are_numbered_and_the_notes_say_so(save: Any) -> None:
     records = Records(save({"v": fixed(), "name": ["a", "b", "c", "d"]}))
     assert records.ids == [0, 1, 2, 3]
     assert "row numbers as ids" in records.notes[0]
@@ -103,7 +106,7 @@ def test_without_an_id_column_rows_are_numbered_and_the_notes_say_so(save):
         (pa.array(["a", "b", "a", "c"]).dictionary_encode(), ["a", "b", "a", "c"]),
     ],
 )
-def test_ids_are_integers_text_or_bytes(save, array, expected):
+def test_ids_are_integers_text_or_bytes(save: Any, array: Any, expected: Any) -> None:
     assert Records(save({"key": array, "v": fixed()}), id_field="key", batch_rows=3).ids == expected
 
 
@@ -116,18 +119,18 @@ def test_ids_are_integers_text_or_bytes(save, array, expected):
         (pa.array(["a", "b" * 65_536, "c", "d"]), 1),
     ],
 )
-def test_a_bad_id_names_its_row(save, array, row):
+def test_a_bad_id_names_its_row(save: Any, array: Any, row: Any) -> None:
     with pytest.raises(InvalidIdError, match=f"row {row}"):
         Records(save({"id": array, "v": fixed()}))
 
 
-def test_ids_that_are_not_utf_8_are_refused(save):
+def test_ids_that_are_not_utf_8_are_refused(save: Any) -> None:
     text = pa.Array.from_buffers(pa.string(), 4, pa.array([b"a", b"b", b"\xff", b"d"]).buffers())
     with pytest.raises(InvalidIdError, match="row 2"):
         Records(save({"id": text, "v": fixed()}))
 
 
-def test_the_other_scalar_columns_become_metadata(save):
+def test_the_other_scalar_columns_become_metadata(save: Any) -> None:
     records = Records(
         save(
             {
@@ -149,25 +152,25 @@ def test_the_other_scalar_columns_become_metadata(save):
     ]
 
 
-def test_columns_that_cannot_be_metadata_are_left_out_with_a_note(save):
+def test_columns_that_cannot_be_metadata_are_left_out_with_a_note(save: Any) -> None:
     day = pa.array([1, 2, 3, 4], pa.date32())
     records = Records(save({"v": fixed(), "day": day, "n": [1, 2, 3, 4]}))
     assert records.metadata[0] == {"n": 1}
     assert any("not read as metadata: day (date32[day])" in note for note in records.notes)
 
 
-def test_columns_chosen_are_the_only_metadata(save):
+def test_columns_chosen_are_the_only_metadata(save: Any) -> None:
     path = save({"v": fixed(), "a": [1] * 4, "b": [2] * 4, "c": [3] * 4})
     assert Records(path, columns=("c", "a")).metadata[0] == {"a": 1, "c": 3}
     assert Records(path, no_metadata=True).metadata == [None] * 4
 
 
-def test_the_id_column_may_be_metadata_too(save):
+def test_the_id_column_may_be_metadata_too(save: Any) -> None:
     records = Records(save({"id": [5, 6, 7, 8], "v": fixed()}), columns=("id",))
     assert records.metadata[0] == {"id": 5}
 
 
-def test_several_possible_vectors_are_a_question_that_lists_them(save):
+def test_several_possible_vectors_are_a_question_that_lists_them(save: Any) -> None:
     path = save({"title": fixed(), "body": fixed(), "n": [1, 2, 3, 4]})
     with pytest.raises(BadInputError, match="2 columns could be the vector") as caught:
         Records(path)
@@ -177,7 +180,7 @@ def test_several_possible_vectors_are_a_question_that_lists_them(save):
     assert Records(path, vector_field="body").vectors.tolist() == VECTORS
 
 
-def test_no_possible_vector_lists_the_columns(save):
+def test_no_possible_vector_lists_the_columns(save: Any) -> None:
     with pytest.raises(BadInputError, match=r"has no column of lists .* its columns are n \(int64\)"):
         Records(save({"n": [1, 2]}))
 
@@ -193,7 +196,7 @@ def test_no_possible_vector_lists_the_columns(save):
         ({"columns": ("absent",)}, "has no column 'absent'"),
     ],
 )
-def test_a_wrong_choice_of_columns_is_refused(save, options, reason):
+def test_a_wrong_choice_of_columns_is_refused(save: Any, options: Any, reason: Any) -> None:
     with pytest.raises(BadInputError, match=reason):
         Records(save({"v": fixed(), "n": [1, 2, 3, 4], "x": [0.5] * 4}), **options)
 
@@ -201,34 +204,34 @@ def test_a_wrong_choice_of_columns_is_refused(save, options, reason):
 @pytest.mark.parametrize(
     ("column", "error", "message"),
     [
-        (pa.array([VECTORS[0], None, VECTORS[2]], pa.list_(pa.float32(), 3)), InvalidVectorError, "row 1: vector is null"),
-        (pa.array([VECTORS[0], [1.0, None, 2.0]], pa.list_(pa.float32(), 3)), InvalidVectorError, "row 1: value is null"),
+        (pa.array([VECTORS[0], None, VECTORS[2]], FIXED), InvalidVectorError, "row 1: vector is null"),
+        (pa.array([VECTORS[0], [1.0, None, 2.0]], FIXED), InvalidVectorError, "row 1: value is null"),
         (pa.array([VECTORS[0], [1.0, 2.0]]), DimensionMismatchError, "row 1: vector has 2 components"),
         (pa.array([VECTORS[0], []]), DimensionMismatchError, "row 1: vector has 0 components"),
         (pa.array([[]], pa.list_(pa.float32())), BadInputError, "0 components"),
         (pa.array([VECTORS[0], [1.0, 1e300, 2.0]]), InvalidVectorError, "row 1: value 1e[+]300 is too large"),
-        (pa.array([VECTORS[0], [1.0, float("nan"), 2.0]]), InvalidVectorError, "row 1: value nan is not finite"),
+        (pa.array([VECTORS[0], [1.0, float("nan"), 2.0]]), InvalidVectorError, "row 1: value nan"),
     ],
 )  # fmt: skip
-def test_a_bad_vector_names_its_row(save, column, error, message):
+def test_a_bad_vector_names_its_row(save: Any, column: Any, error: Any, message: Any) -> None:
     with pytest.raises(error, match=message):
         Records(save({"v": column}))
 
 
-def test_the_row_of_an_error_counts_through_row_groups(save):
+def test_the_row_of_an_error_counts_through_row_groups(save: Any) -> None:
     rows = [[1.0]] * 500
     rows[321] = [1.0, 2.0]
     with pytest.raises(DimensionMismatchError, match="row 321"):
         Records(save({"v": rows}, row_group_size=50))
 
 
-def test_an_unsigned_integer_outside_int64_is_refused_as_metadata(save):
+def test_an_unsigned_integer_outside_int64_is_refused_as_metadata(save: Any) -> None:
     with pytest.raises(InvalidMetadataError, match="row 1"):
         Records(save({"v": fixed(), "n": pa.array([1, 2**63, 3, 4], pa.uint64())}))
 
 
 @pytest.mark.parametrize("cut", [0, 3, 4, 50, -200, -9, -4, -1])
-def test_a_truncated_file_is_one_line_of_error(save, cut):
+def test_a_truncated_file_is_one_line_of_error(save: Any, cut: Any) -> None:
     path = save({"v": fixed(), "n": [1, 2, 3, 4]})
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(BadInputError, match=str(path)) as caught:
@@ -236,7 +239,7 @@ def test_a_truncated_file_is_one_line_of_error(save, cut):
     assert "\n" not in str(caught.value)
 
 
-def test_damage_in_a_page_is_one_line_of_error(save):
+def test_damage_in_a_page_is_one_line_of_error(save: Any) -> None:
     path = save({"v": fixed(), "n": [1, 2, 3, 4]}, compression="zstd")
     raw = bytearray(path.read_bytes())
     raw[8:60] = bytes(52)
@@ -246,12 +249,12 @@ def test_damage_in_a_page_is_one_line_of_error(save):
     assert "\n" not in str(caught.value)
 
 
-def test_a_table_without_rows_is_refused(save):
+def test_a_table_without_rows_is_refused(save: Any) -> None:
     with pytest.raises(BadInputError, match="holds no records"):
         Records(save({"v": fixed(rows=[])}))
 
 
-def test_a_pipe_is_copied_so_that_it_can_be_read(save, tmp_path):
+def test_a_pipe_is_copied_so_that_it_can_be_read(save: Any, tmp_path: Path) -> None:
     content = save({"v": fixed()}).read_bytes()
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
@@ -262,6 +265,6 @@ def test_a_pipe_is_copied_so_that_it_can_be_read(save, tmp_path):
     assert records.vectors.tolist() == VECTORS
 
 
-def test_names_with_dots_are_single_columns(save):
+def test_names_with_dots_are_single_columns(save: Any) -> None:
     records = Records(save({"v": fixed(), "v.x": [1, 2, 3, 4], "a.b": [5, 6, 7, 8]}))
     assert records.metadata[0] == {"v.x": 1, "a.b": 5}

@@ -34,12 +34,35 @@ def test_the_digest_is_that_of_a_compaction(iqdb: Any, database: Path) -> None:
     assert digest in iqdb("inspect", database).text
 
 
-def test_a_damaged_header_is_not_shown(iqdb: Any, database: Path) -> None:
-    raw = bytearray(database.read_bytes())
+def test_of_a_damaged_file_only_what_is_known_is_shown(iqdb: Any, database: Path) -> None:
+    whole = database.read_bytes()
+    for offset in (84, 4096 + 8192 + 3, len(whole) - 40):
+        raw = bytearray(whole)
+        raw[offset] ^= 1
+        database.write_bytes(raw)
+        outcome = iqdb("inspect", database, "--json")
+        assert outcome.stderr == ""
+        facts = json.loads(outcome.text)
+        assert outcome.status == (6 if facts["problems"] else 0)
+        assert sum(facts["totals"].values()) == len(whole)
+        text = iqdb("inspect", database)
+        assert text.status == outcome.status
+        if facts["problems"]:
+            assert any(line.startswith("problem ") for line in text.lines)
+    raw = bytearray(whole)
     raw[84] ^= 1
     database.write_bytes(raw)
+    text = iqdb("inspect", database)
+    assert text.status == 6
+    assert "unknown" in text.lines[1]
+
+
+def test_records_in_the_log_count(iqdb: Any, database: Path) -> None:
+    assert iqdb("delete", database, "5", "6").status == 0
     outcome = iqdb("inspect", database)
-    assert (outcome.status, outcome.stdout) == (6, b"")
+    assert "198, 2 dead rows in the file, 1 frame in the log" in outcome.lines[1]
+    compacted = json.loads(iqdb("compact", database, "--json").text)["content_digest"]
+    assert compacted in outcome.text
 
 
 def test_an_absent_database_is_not_found(iqdb: Any, tmp_path: Path) -> None:

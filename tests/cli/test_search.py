@@ -248,7 +248,9 @@ def test_the_output_file_cannot_be_the_database(iqdb: Any, database: Path, vecto
     before = database.read_bytes()
     link = database.parent / "link.jsonl"
     link.symlink_to(database)
-    for target in (database, link):
+    hard_link = database.parent / "hard.jsonl"
+    hard_link.hardlink_to(database)
+    for target in (database, link, hard_link, database.with_name("sample.iqdb.wal")):
         outcome = iqdb("search", database, "-o", target, stdin=npy(vectors[0]))
         assert outcome.status == 2
         assert "is the database itself" in outcome.stderr

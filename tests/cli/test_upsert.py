@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,15 +15,15 @@ import pytest
 from iqdb_core import Iqdb
 
 
-def lines(*records):
+def lines(*records: Any) -> Any:
     return b"".join(json.dumps(record).encode() + b"\n" for record in records)
 
 
-def record(number, value=0.5):
+def record(number: Any, value: Any = 0.5) -> Any:
     return {"id": number, "vector": [value] * 8}
 
 
-def test_records_are_inserted_and_replaced_through_the_log(iqdb, database):
+def test_records_are_inserted_and_replaced_through_the_log(iqdb: Any, database: Path) -> None:
     before = database.read_bytes()
     outcome = iqdb("upsert", database, stdin=lines(record(5), {**record("new"), "a": 1}))
     assert outcome.status == 0, outcome.stderr
@@ -30,7 +31,7 @@ def test_records_are_inserted_and_replaced_through_the_log(iqdb, database):
     assert "2 rows in" in outcome.stderr
     assert "acknowledged; the database holds 201" in outcome.stderr
     assert database.read_bytes() == before
-    assert os.path.exists(f"{database}.wal")
+    assert Path(f"{database}.wal").exists()
     with Iqdb.open_existing(database, read_only=True) as handle:
         assert handle.get("new")[1] == {"a": 1}
         assert handle.get(5)[0].tolist() == [0.5] * 8
@@ -39,7 +40,9 @@ def test_records_are_inserted_and_replaced_through_the_log(iqdb, database):
 
 
 @pytest.mark.parametrize("kind", ["npy", "parquet", "jsonl"])
-def test_every_format_is_accepted_from_a_file_and_from_a_pipe(iqdb, database, tmp_path, kind):
+def test_every_format_is_accepted_from_a_file_and_from_a_pipe(
+    iqdb: Any, database: Path, tmp_path: Path, kind: Any
+) -> None:
     path = tmp_path / f"records.{kind}"
     if kind == "npy":
         np.save(path, np.full((3, 8), 0.5))
@@ -54,7 +57,7 @@ def test_every_format_is_accepted_from_a_file_and_from_a_pipe(iqdb, database, tm
         assert handle.get(2)[0].tolist() == [0.5] * 8
 
 
-def test_what_was_acknowledged_before_a_bad_line_is_kept(iqdb, database):
+def test_what_was_acknowledged_before_a_bad_line_is_kept(iqdb: Any, database: Path) -> None:
     good = [record(1000 + number) for number in range(25)]
     stdin = lines(*good) + b'{"id": 2000, "vector": [1, 2]}\n' + lines(record(3000))
     outcome = iqdb("upsert", database, "--batch-size", "10", stdin=stdin)
@@ -69,7 +72,9 @@ def test_what_was_acknowledged_before_a_bad_line_is_kept(iqdb, database):
         assert 3000 not in handle
 
 
-def test_the_number_of_records_that_there_were_is_said_where_it_is_known(iqdb, database, tmp_path):
+def test_the_number_of_records_that_there_were_is_said_where_it_is_known(
+    iqdb: Any, database: Path, tmp_path: Path
+) -> None:
     array = np.zeros((30, 8))
     array[12, 3] = np.inf
     np.save(tmp_path / "v.npy", array)
@@ -82,45 +87,47 @@ def test_the_number_of_records_that_there_were_is_said_where_it_is_known(iqdb, d
         assert 510 not in handle
 
 
-def test_each_batch_is_one_frame(iqdb, database):
+def test_each_batch_is_one_frame(iqdb: Any, database: Path) -> None:
     records = [record(number) for number in range(10)]
     sizes = []
     for batch_size in ("1", "10"):
         path = database.with_name(f"{batch_size}.iqdb")
         path.write_bytes(database.read_bytes())
         assert iqdb("upsert", path, "--batch-size", batch_size, stdin=lines(*records)).status == 0
-        sizes.append(os.path.getsize(f"{path}.wal"))
+        sizes.append(Path(f"{path}.wal").stat().st_size)
     assert sizes[0] > sizes[1]
 
 
-def test_an_id_that_comes_twice_has_its_last_record(iqdb, database):
+def test_an_id_that_comes_twice_has_its_last_record(iqdb: Any, database: Path) -> None:
     assert iqdb("upsert", database, stdin=lines(record(7, 0.1), record(7, 0.25))).status == 0
     with Iqdb.open_existing(database, read_only=True) as handle:
         assert len(handle) == 200
         assert handle.get(7)[0].tolist() == [0.25] * 8
 
 
-def test_a_missing_database_is_not_found_and_not_created(iqdb, tmp_path):
+def test_a_missing_database_is_not_found_and_not_created(iqdb: Any, tmp_path: Path) -> None:
     outcome = iqdb("upsert", tmp_path / "absent.iqdb", stdin=lines(record(1)))
     assert outcome.status == 3
     assert not (tmp_path / "absent.iqdb").exists()
 
 
-def test_an_empty_source_is_refused_unless_that_is_allowed(iqdb, database):
+def test_an_empty_source_is_refused_unless_that_is_allowed(iqdb: Any, database: Path) -> None:
     outcome = iqdb("upsert", database, "--input-format", "jsonl")
     assert outcome.status == 4
     assert "holds no records" in outcome.stderr
-    assert not os.path.exists(f"{database}.wal")
+    assert not Path(f"{database}.wal").exists()
 
 
-def test_another_dimension_is_refused_before_anything_is_written(iqdb, database):
+def test_another_dimension_is_refused_before_anything_is_written(iqdb: Any, database: Path) -> None:
     outcome = iqdb("upsert", database, stdin=b'{"id": 1, "vector": [1, 2, 3]}\n')
     assert outcome.status == 4
     assert "has 3 components, the database has dimension 8" in outcome.stderr
-    assert not os.path.exists(f"{database}.wal")
+    assert not Path(f"{database}.wal").exists()
 
 
-def test_a_batch_is_acknowledged_while_the_pipe_is_open_and_survives_an_interrupt(iqdb, database):
+def test_a_batch_is_acknowledged_while_the_pipe_is_open_and_survives_an_interrupt(
+    iqdb: Any, database: Path
+) -> None:
     command = iqdb.command("upsert", database, "--batch-size", "2")
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=iqdb.environment()
@@ -137,7 +144,7 @@ def test_a_batch_is_acknowledged_while_the_pipe_is_open_and_survives_an_interrup
         assert 1002 in handle
 
 
-def wait_for_record(database, record_id):
+def wait_for_record(database: Path, record_id: Any) -> None:
     for _ in range(600):
         with Iqdb.open_existing(database, read_only=True) as handle:
             if record_id in handle:

@@ -23,7 +23,7 @@ def test_the_digest_is_that_of_a_compaction(iqdb: Any, database: Path) -> None:
 
 def test_the_log_is_checked_too(iqdb: Any, database: Path) -> None:
     assert iqdb("delete", database, "5").status == 0
-    assert "1 frames in the log" in iqdb("verify", database).lines[0]
+    assert "1 frame in the log" in iqdb("verify", database).lines[0]
 
 
 def test_damage_is_status_6_and_says_what_still_works(iqdb: Any, database: Path) -> None:
