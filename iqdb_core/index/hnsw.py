@@ -7,7 +7,7 @@ either. `kernels/graph.hpp` says more.
 
 Persisted arrays: `hnsw.model` (float64: how components become codes), `hnsw.codes` (u8[n][stride]),
 `hnsw.lengths` (i32[n]), `hnsw.norms` (f32[n], inner product only), `hnsw.links` (u32[n][2 m]) and
-`hnsw.entries` (u32). They are few only: hamming has none and is scanned.
+`hnsw.entries` (u32). Under hamming there are none, and every search is a scan.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ LINKS: Final = "hnsw.links"
 ENTRIES: Final = "hnsw.entries"
 
 _CODE_ALIGN: Final = 32
+_MODEL_HEAD: Final = 3  # numbers in front of the means
 _NO_ROW: Final = 0xFFFFFFFF
 _SAMPLE_ROWS: Final = 65_536
 _SAMPLE_BYTES: Final = 64 << 20
@@ -249,7 +250,7 @@ class _OpenGraph:
             needed.add(NORMS)
         if not needed <= arrays.keys():
             return None
-        return cls(metric, len(arrays[MODEL].buffer) - 2, arrays)
+        return cls(metric, len(arrays[MODEL].buffer) - _MODEL_HEAD, arrays)
 
     def whole(self, name: str) -> memoryview:
         """Return an array, all of it verified."""

@@ -47,8 +47,8 @@ CodeSum sum_of(Metric metric) {
   return metric == Metric::kManhattan ? CodeSum::kAbsoluteDifference : CodeSum::kDot;
 }
 
-// A model is one f64 array, as it is stored: unit_length (0 or 1), scale, then the means.
-constexpr std::size_t kModelHead = 2;
+// A model is one f64 array, as it is stored: unit_length (0 or 1), scale, norm_unit, then the means.
+constexpr std::size_t kModelHead = 3;
 
 CodeModel model_of(const Buffer<const double>& model, std::size_t dim) {
   model.expect_at_least(kModelHead);
@@ -56,8 +56,8 @@ CodeModel model_of(const Buffer<const double>& model, std::size_t dim) {
   for (std::size_t i = 0; i < model.size(); ++i) {
     if (!std::isfinite(p[i])) model.fail("must be finite");
   }
-  CodeModel out{p[0] != 0.0, p[1], {}};
-  if (out.scale <= 0.0) model.fail("must have a positive scale");
+  CodeModel out{p[0] != 0.0, p[1], p[2], {}};
+  if (out.scale <= 0.0 || out.norm_unit <= 0.0) model.fail("must have a positive scale and unit");
   model.expect_size(kModelHead + dim);
   for (std::size_t i = kModelHead; i < model.size(); ++i) out.mean.push_back(static_cast<float>(p[i]));
   return out;
@@ -80,6 +80,7 @@ nb::list train(BufferArg rows_arg, int metric_number) {
   nb::list out;
   out.append(model.unit_length ? 1.0 : 0.0);
   out.append(model.scale);
+  out.append(model.norm_unit);
   for (const float mean : model.mean) out.append(double{mean});
   return out;
 }
@@ -325,7 +326,7 @@ class StoredGraph {
 void bind_graph(nb::module_& m) {
   m.def("train_codes", &train, "rows"_a, "metric"_a,
         R"(The code model for rows (float32[n, dim]) under a metric (0 to 3), as a list of float64:
-unit_length, scale, and the mean of every component.)");
+unit_length, scale, norm_unit, and the mean of every component.)");
   m.def("encode_codes", &encode, "model"_a, "rows"_a, "out_codes"_a, "out_lengths"_a, "out_norms"_a = nb::none(),
         "threads"_a = 1,
         R"(Encode rows (float32[n, dim]).
@@ -335,7 +336,7 @@ Args:
     rows: float32[n, dim].
     out_codes: uint8[n, stride], stride = the coded components rounded up to a multiple of 32.
     out_lengths: int32[n]: sum of squares of each code.
-    out_norms: float32[n]: length of each row; None: not wanted.
+    out_norms: float32[n]: length of each row over norm_unit; None: not wanted.
     threads: At most so many threads.)");
   m.def("extend_graph", &extend, "metric"_a, "codes"_a, "lengths"_a, "links"_a, "entries"_a, "fresh"_a, "m"_a,
         "ef_construction"_a, "seed"_a, "threads"_a = 1,

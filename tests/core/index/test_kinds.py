@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 METRICS = ["cosine", "dot", "euclidean", "manhattan", "hamming"]
 KINDS: dict[str, Any] = {
     "flat": FlatConfig(),
-    "hnsw": HnswConfig(m=8, ef_construction=60),
+    "hnsw": HnswConfig(ef_construction=100),
 }
 DIM = 16
 

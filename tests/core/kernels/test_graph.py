@@ -134,7 +134,7 @@ def test_a_graph_is_the_same_for_any_threads_and_any_instruction_set(metric: int
 def test_codes_round_to_the_nearest_step_and_clip() -> None:
     vectors = clustered(500, 10)
     made = encode(vectors, EUCLIDEAN)
-    scale, mean = made.model[1], made.model[2:]
+    scale, mean = made.model[1], made.model[3:]
     wanted = np.clip(np.rint((vectors - mean) * scale), -63, 63) + 64
     np.testing.assert_array_equal(made.codes[:, :10], wanted)
     assert (made.codes[:, 10:] == 64).all()
