@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import click
+
 from iqdb_cli.app import command_tree
 from iqdb_cli.exit_codes import EXIT_STATUSES
 

@@ -4,6 +4,7 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
 
 #include <cmath>
 #include <cstddef>
@@ -68,7 +69,7 @@ std::size_t dim_of(const Buffer<const float>& vectors) {
   return vectors.shape(1);
 }
 
-nb::list train(BufferArg rows_arg, int metric_number) {
+std::vector<double> train(BufferArg rows_arg, int metric_number) {
   const Buffer<const float> rows(rows_arg, "rows");
   const Metric metric = coded_metric(metric_number);
   const std::size_t dim = dim_of(rows);
@@ -77,11 +78,8 @@ nb::list train(BufferArg rows_arg, int metric_number) {
     const nb::gil_scoped_release released;
     model = train_codes(metric, rows.data(), rows.shape(0), dim);
   }
-  nb::list out;
-  out.append(model.unit_length ? 1.0 : 0.0);
-  out.append(model.scale);
-  out.append(model.norm_unit);
-  for (const float mean : model.mean) out.append(double{mean});
+  std::vector<double> out = {model.unit_length ? 1.0 : 0.0, model.scale, model.norm_unit};
+  out.insert(out.end(), model.mean.begin(), model.mean.end());
   return out;
 }
 
@@ -120,12 +118,6 @@ std::size_t degree_of(const Buffer<const std::uint32_t>& links, std::size_t n) {
   return links.shape(1);
 }
 
-nb::list list_of(const std::vector<std::uint32_t>& items) {
-  nb::list out;
-  for (const std::uint32_t item : items) out.append(item);
-  return out;
-}
-
 GraphBuild build_of(int metric, const Buffer<const std::uint8_t>& codes, const Buffer<const std::int32_t>& lengths,
                     const Buffer<std::uint32_t>& links, std::int64_t m, std::int64_t ef_construction,
                     std::uint64_t seed, std::int64_t threads) {
@@ -151,7 +143,7 @@ void check_links(const std::uint32_t* links, std::size_t count, std::size_t n, c
   }
 }
 
-nb::list extend(int metric, BufferArg codes_arg, BufferArg lengths_arg, BufferArg links_arg, BufferArg entries_arg,
+std::vector<std::uint32_t> extend(int metric, BufferArg codes_arg, BufferArg lengths_arg, BufferArg links_arg, BufferArg entries_arg,
                 BufferArg fresh_arg, std::int64_t m, std::int64_t ef_construction, std::uint64_t seed,
                 std::int64_t threads) {
   const Buffer<const std::uint8_t> codes(codes_arg, "codes");
@@ -176,10 +168,10 @@ nb::list extend(int metric, BufferArg codes_arg, BufferArg lengths_arg, BufferAr
     const nb::gil_scoped_release released;
     extend_graph(kernels(), build);
   }
-  return list_of(build.entries);
+  return build.entries;
 }
 
-nb::list carry(int metric, BufferArg codes_arg, BufferArg lengths_arg, BufferArg links_arg, BufferArg old_links_arg,
+std::vector<std::uint32_t> carry(int metric, BufferArg codes_arg, BufferArg lengths_arg, BufferArg links_arg, BufferArg old_links_arg,
                BufferArg old_entries_arg, BufferArg target_arg, std::int64_t m, std::int64_t ef_construction,
                std::int64_t threads) {
   const Buffer<const std::uint8_t> codes(codes_arg, "codes");
@@ -201,7 +193,7 @@ nb::list carry(int metric, BufferArg codes_arg, BufferArg lengths_arg, BufferArg
     carry_graph(kernels(), build, old_links.data(), target.size(), {old_entries.data(), old_entries.size()},
                 target.data());
   }
-  return list_of(build.entries);
+  return build.entries;
 }
 
 // Blocks of a buffer that must be verified before use: (crcs, verified, prefix), or nothing.

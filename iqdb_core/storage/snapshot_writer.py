@@ -338,7 +338,12 @@ class SnapshotWriter:
         return self._write_tables(placed, tables, end, id_encoding, digest)
 
     def _write_tables(
-        self, placed: list[SectionEntry], tables: list[bytes], end: int, id_encoding: int, digest: ContentDigest
+        self,
+        placed: list[SectionEntry],
+        tables: list[bytes],
+        end: int,
+        id_encoding: int,
+        digest: ContentDigest,
     ) -> Header:
         """Write what follows the sections, and the header last."""
         checksums = bytearray()

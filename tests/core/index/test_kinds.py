@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+
 from iqdb_core import (
     ConfigConflictError,
     DistanceMetric,
