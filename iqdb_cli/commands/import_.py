@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import os
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -140,10 +141,13 @@ def command(
         dim = None if handle is None else handle.dim
         if handle is not None:
             wanted.check(db, handle)
-        with Inputs(sources, options, dim=dim) as inputs, ProgressBar("import", inputs.fraction) as progress:
+        with (
+            Inputs(sources, options, dim=dim) as inputs,
+            closing(inputs.batches(first_id, allow_empty=allow_empty)) as batches,
+            ProgressBar("import", inputs.fraction) as progress,
+        ):
             for text in inputs.notes:
                 terminal.note(text)
-            batches = inputs.batches(first_id, allow_empty=allow_empty)
             try:
                 if handle is not None:
                     report = handle.bulk_load(
