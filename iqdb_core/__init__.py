@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     )
     from iqdb_core.filters import Filter
     from iqdb_core.hits import Hit
+    from iqdb_core.recall import RecallPoint, RecallReport
     from iqdb_core.records import Ids, MetadataColumns, RecordBatch
     from iqdb_core.reports import BulkReport, FoldReport, OptimizeReport
     from iqdb_core.types import DistanceMetric, IndexKind, Metadata, MetadataValue, VectorId
@@ -105,6 +106,8 @@ __all__ = [
     "PersistError",
     "PoisonedError",
     "ReadOnlyError",
+    "RecallPoint",
+    "RecallReport",
     "RecordBatch",
     "SnapshotMissingError",
     "StructureError",
@@ -134,6 +137,8 @@ _MODULES = {
     "MetadataColumns": "records",
     "MetadataValue": "types",
     "OptimizeReport": "reports",
+    "RecallPoint": "recall",
+    "RecallReport": "recall",
     "RecordBatch": "records",
     "VectorId": "types",
 }

@@ -40,6 +40,8 @@ def test_the_public_names_are_these() -> None:
         "MetadataColumns",
         "MetadataValue",
         "OptimizeReport",
+        "RecallPoint",
+        "RecallReport",
         "RecordBatch",
         "VectorId",
     ]
