@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         UnsupportedVersionError,
         VectorIndexError,
     )
+    from iqdb_core.explain import SearchExplanation
     from iqdb_core.filters import Filter
     from iqdb_core.hits import Hit
     from iqdb_core.recall import RecallPoint, RecallReport
@@ -109,6 +110,7 @@ __all__ = [
     "RecallPoint",
     "RecallReport",
     "RecordBatch",
+    "SearchExplanation",
     "SnapshotMissingError",
     "StructureError",
     "TruncatedError",
@@ -140,6 +142,7 @@ _MODULES = {
     "RecallPoint": "recall",
     "RecallReport": "recall",
     "RecordBatch": "records",
+    "SearchExplanation": "explain",
     "VectorId": "types",
 }
 
