@@ -9,7 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from iqdb_core.aio import AsyncIqdb
+    from iqdb_core.cache import CacheStats
     from iqdb_core.config import (
+        CacheConfig,
+        CachePolicy,
         Compression,
         FlatConfig,
         FsyncPolicy,
@@ -62,8 +66,12 @@ if TYPE_CHECKING:
     from iqdb_core.types import DistanceMetric, IndexKind, Metadata, MetadataValue, VectorId
 
 __all__ = [
+    "AsyncIqdb",
     "BatchTooLargeError",
     "BulkReport",
+    "CacheConfig",
+    "CachePolicy",
+    "CacheStats",
     "ChecksumError",
     "ClosedError",
     "Compression",
@@ -121,7 +129,11 @@ __all__ = [
 ]
 
 _MODULES = {
+    "AsyncIqdb": "aio",
     "BulkReport": "reports",
+    "CacheConfig": "config",
+    "CachePolicy": "config",
+    "CacheStats": "cache",
     "Compression": "config",
     "DistanceMetric": "types",
     "Filter": "filters",

@@ -103,8 +103,12 @@ def batches(
     snapshot = view.base.snapshot
     for segment in segments(view):
         if isinstance(segment, RecordBatch):
-            for start in range(0, len(segment), batch_rows):
-                yield from _selected(segment.slice(start, min(start + batch_rows, len(segment))), condition)
+            shown = segment
+            if not vectors:
+                nothing = np.empty((len(segment), 0), np.float32)
+                shown = RecordBatch(segment.ids, nothing, segment.metadata)
+            for start in range(0, len(shown), batch_rows):
+                yield from _selected(shown.slice(start, min(start + batch_rows, len(shown))), condition)
             continue
         for start in range(segment[0], segment[1], batch_rows):
             stop = min(start + batch_rows, segment[1])

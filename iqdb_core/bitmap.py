@@ -89,7 +89,7 @@ def are_set(bits: bytearray, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
     return found
 
 
-def unpack(bits: bytearray | NDArray[np.uint8], start: int, stop: int) -> NDArray[np.bool_]:
+def unpack(bits: bytes | bytearray | NDArray[np.uint8], start: int, stop: int) -> NDArray[np.bool_]:
     """Return the bits of rows start..stop as booleans."""
     import numpy as np
 
@@ -104,3 +104,11 @@ def count_ones(bits: bytes | bytearray, n_rows: int) -> int:
     """Return how many of the rows 0..n_rows have their bit set."""
     number = int.from_bytes(memoryview(bits)[: (n_rows + 7) >> 3], "little")
     return (number & ((1 << n_rows) - 1)).bit_count()
+
+
+def rows_of(bits: bytes | bytearray, n_rows: int) -> list[int]:
+    """Return the rows of 0..n_rows whose bit is set, ascending."""
+    import numpy as np
+
+    rows: list[int] = np.flatnonzero(unpack(bits, 0, n_rows)).tolist()
+    return rows

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
-    from iqdb_core.config import Compression, FsyncPolicy, IqdbConfig
+    from iqdb_core.config import CacheConfig, Compression, FsyncPolicy, IqdbConfig
     from iqdb_core.filters import Filter
     from iqdb_core.records import RecordBatch
     from iqdb_core.reports import BulkReport, FoldReport
@@ -94,6 +94,7 @@ class Iqdb(Searching, Tuning):
         fsync: FsyncPolicy | str = "always",
         threads: int | None = None,
         auto_compact: int | Literal["auto"] | None = "auto",
+        cache: CacheConfig | None = None,
         files: FileSystem | None = None,
     ) -> Iqdb:
         """Open a database that is there; dimension, metric and index are the file's.
@@ -105,6 +106,7 @@ class Iqdb(Searching, Tuning):
             fsync: when a write reaches the disk.
             threads: threads that a search may use; None: `IQDB_NUM_THREADS`, else all cores.
             auto_compact: rows at which the handle compacts by itself; see `IqdbConfig`.
+            cache: settings of a cache of search results; None is no cache.
             files: replaces the file layer, for tests.
 
         Raises:
@@ -112,7 +114,7 @@ class Iqdb(Searching, Tuning):
             LockedError: another handle has it open for writing, and so wants this one.
             PersistError: a leaf says what else is wrong with the file.
         """
-        settings = opening.HandleSettings(fsync, threads, auto_compact)
+        settings = opening.HandleSettings(fsync, threads, auto_compact, cache)
         chosen = OS_FILES if files is None else files
         if read_only:
             return cls(opening.open_for_reading(path, settings, chosen))
@@ -418,11 +420,17 @@ class Iqdb(Searching, Tuning):
         store.view()
         if not store.read_only:
             return False
-        fresh = opening.refreshed(store)
-        if fresh is None:
-            return False
-        self._store = fresh
-        return True
+        with store.write_lock:
+            if self._store is not store:
+                # Another thread was faster, but may have looked at the disk before this call.
+                self.refresh()
+                return True
+            fresh = opening.refreshed(store)
+            if fresh is None:
+                return False
+            fresh.take_cache(store)
+            self._store = fresh
+            return True
 
     def close(self, compact: bool = True) -> None:  # noqa: FBT001, FBT002 - the documented interface
         """Compact the database, unless told not to, and release it. A second call does nothing.

@@ -8,6 +8,7 @@ therefore known to be folded in.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, Self
 
 from iqdb_core.batches import segments, view_digest
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
+    from iqdb_core.log_link import LogLink
     from iqdb_core.storage.digest_value import ContentDigest
     from iqdb_core.storage.files import FileSystem
     from iqdb_core.storage.snapshot_writer import SnapshotSummary
@@ -199,6 +201,7 @@ def replace(store: Store, new: NewSnapshot) -> None:
         if moved and store.view().base.snapshot is not snapshot:
             new.installed(store.path)
             store.install(snapshot, new.file)
+        _let_go(store, log)
         raise
     try:
         # Until the rename is durable the log must stay: a crash may still bring the old file back.
@@ -206,7 +209,15 @@ def replace(store: Store, new: NewSnapshot) -> None:
         log.remove()
     except BaseException as error:
         store.poison(error)
+        _let_go(store, log)
         raise
+
+
+def _let_go(store: Store, log: LogLink) -> None:
+    """Close a log that is not the store's any more; its fold frame is durable, so nothing is lost."""
+    if store.log is not log:
+        with contextlib.suppress(FileIOError):
+            log.close()
 
 
 def _stands_at(files: FileSystem, file: OpenFile, path: str) -> bool | None:

@@ -27,7 +27,7 @@ from iqdb_core.store import Store
 from iqdb_core.threads import resolve_threads
 
 if TYPE_CHECKING:
-    from iqdb_core.config import FsyncPolicy, IqdbConfig
+    from iqdb_core.config import CacheConfig, FsyncPolicy, IqdbConfig
 
 # How often a reader begins anew because the writer has just folded, and how often it reads a log
 # again that looked damaged because the writer was just truncating it.
@@ -38,26 +38,34 @@ _DAMAGED_ATTEMPTS = 3
 class HandleSettings:
     """The settings of one handle, which no file stores."""
 
-    __slots__ = ("auto_compact", "fsync", "threads")
+    __slots__ = ("auto_compact", "cache", "fsync", "threads")
 
     def __init__(
         self,
         fsync: FsyncPolicy | str = "always",
         threads: int | None = None,
         auto_compact: int | Literal["auto"] | None = "auto",
+        cache: CacheConfig | None = None,
     ) -> None:
-        self.fsync = fsync
         self.threads = resolve_threads(threads)
+        if fsync != "always" or auto_compact != "auto":
+            # Other values than the defaults are checked by the one class that knows the rules.
+            from iqdb_core.config import FsyncPolicy, IqdbConfig
+
+            checked = IqdbConfig(dim=1, fsync=FsyncPolicy.parse(fsync), auto_compact=auto_compact)
+            fsync, auto_compact = checked.fsync, checked.auto_compact
+        self.fsync = fsync
         self.auto_compact = auto_compact
+        self.cache = cache
 
     @classmethod
     def of(cls, config: IqdbConfig) -> HandleSettings:
         """Return the handle settings that a configuration has."""
-        return cls(config.fsync, config.threads, config.auto_compact)
+        return cls(config.fsync, config.threads, config.auto_compact, config.cache)
 
     def arguments(self) -> dict[str, Any]:
         """Return them as arguments of `Store`."""
-        return {"fsync": self.fsync, "threads": self.threads, "auto_compact": self.auto_compact}
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 # --- Opening what is there ----------------------------------------------------------------------
@@ -83,8 +91,7 @@ def open_for_writing(
         store = Store(snapshot, files=files, lock_file=file, **settings.arguments())
         _attach_log(store)
     except BaseException:
-        files.unlock(file)
-        files.close(file)
+        files.release(file)
         raise
     return store
 

@@ -11,6 +11,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING
 
 from iqdb_core import _kernels
+from iqdb_core.bitmap import count_ones, rows_of
 from iqdb_core.errors import DimensionMismatchError, InvalidVectorError
 from iqdb_core.hits import Hit, make_hit
 from iqdb_core.index.topk import TopK
@@ -19,7 +20,11 @@ from iqdb_core.storage.layout import VECTORS
 if TYPE_CHECKING:
     from iqdb_core.index.protocol import Buffer
     from iqdb_core.search_request import Request
+    from iqdb_core.storage.snapshot import Snapshot
     from iqdb_core.view import View
+
+# Where fewer than one row in this many is a candidate, compressed vectors are decoded for these alone.
+_FEW_CANDIDATES = 64
 
 
 def vector_buffer(vector: object, dim: int, where: str) -> Buffer:
@@ -101,7 +106,7 @@ def search_candidates(
     base = view.base
     vectors = base.vectors()
     if vectors.block_crcs is None:
-        base.snapshot.ensure_vectors(threads=threads)
+        _decode(base.snapshot, mask, threads)
     out = TopK(n_queries, k)
     damaged = base.index.search(
         vectors,
@@ -116,6 +121,16 @@ def search_candidates(
     if damaged >= 0:
         raise base.snapshot.section(VECTORS).damaged_block(damaged)
     return out
+
+
+def _decode(snapshot: Snapshot, mask: Buffer | None, threads: int) -> None:
+    """Decode the compressed vectors of all candidates; of few candidates just those."""
+    if mask is not None:
+        bits = bytes(mask)
+        if count_ones(bits, snapshot.n_rows) * _FEW_CANDIDATES < snapshot.n_rows:
+            snapshot.ensure_vectors(rows_of(bits, snapshot.n_rows))
+            return
+    snapshot.ensure_vectors(threads=threads)
 
 
 def search_delta(view: View, queries: Buffer, n_queries: int, request: Request, threads: int) -> TopK | None:

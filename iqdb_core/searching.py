@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
+    from iqdb_core.cache import CacheStats
     from iqdb_core.explain import SearchExplanation
     from iqdb_core.filters import Filter
     from iqdb_core.hits import Hit
@@ -54,7 +55,9 @@ class Searching:
         try:
             buffer = vector_buffer(query, view.base.snapshot.dim, "query")
             request = search_request(view.base.index, k, filter, ef, n_probes, max_distance, exact=exact)
-            return search(view, buffer, 1, request, store.threads)[0]
+            cache = store.cache
+            find = search if cache is None else cache.search
+            return find(view, buffer, 1, request, store.threads)[0]
         finally:
             store.release(view)
 
@@ -82,7 +85,9 @@ class Searching:
             dim = view.base.snapshot.dim
             checked = many_vectors(queries, dim, lambda row: f"query {row}", what="queries")
             request = search_request(view.base.index, k, filter, ef, n_probes, max_distance, exact=exact)
-            return search(view, checked, len(checked), request, store.threads)
+            cache = store.cache
+            find = search if cache is None else cache.search
+            return find(view, checked, len(checked), request, store.threads)
         finally:
             store.release(view)
 
@@ -118,7 +123,9 @@ class Searching:
             dim = view.base.snapshot.dim
             checked = query_block(queries, n_queries, dim)
             request = search_request(view.base.index, k, filter, ef, n_probes, max_distance, exact=exact)
-            return search(view, checked, n_queries, request, store.threads)
+            cache = store.cache
+            find = search if cache is None else cache.search
+            return find(view, checked, n_queries, request, store.threads)
         finally:
             store.release(view)
 
@@ -210,3 +217,18 @@ class Searching:
             return search_arrays(view, checked, request, store.threads)
         finally:
             store.release(view)
+
+    # --- The cache of results ------------------------------------------------------------------
+
+    def cache_stats(self) -> CacheStats:
+        """Return what the cache of search results did so far; all zero when there is no cache."""
+        from iqdb_core.cache import CacheStats
+
+        cache = self._store.cache
+        return CacheStats() if cache is None else cache.stats()
+
+    def clear_cache(self) -> None:
+        """Drop all cached search results; the counts stay. Without a cache there is nothing to do."""
+        cache = self._store.cache
+        if cache is not None:
+            cache.clear()

@@ -25,7 +25,8 @@ from iqdb_core.view import Base, View
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from iqdb_core.config import FsyncPolicy, IqdbConfig
+    from iqdb_core.cache import ResultCache
+    from iqdb_core.config import CacheConfig, FsyncPolicy, IqdbConfig
     from iqdb_core.delta import Delta
     from iqdb_core.errors import ChecksumError
     from iqdb_core.log_link import LogLink
@@ -53,6 +54,7 @@ class Store:
         fsync: FsyncPolicy | str = "always",
         threads: int = 1,
         auto_compact: int | Literal["auto"] | None = "auto",
+        cache: CacheConfig | None = None,
     ) -> None:
         self.path = snapshot.path
         self.in_memory = lock_file is None and not read_only
@@ -70,7 +72,13 @@ class Store:
         self._poison: str | None = None
         self._auto_fold_at = 0
         self._delta: Delta | None = None
-        self._view: View | None = View(open_base(snapshot), None, snapshot.n_rows, None)
+        self.cache: ResultCache | None = None
+        if cache is not None:
+            from iqdb_core.cache import ResultCache
+
+            self.cache = ResultCache(cache)
+        self._view: View | None = None
+        self._show(View(open_base(snapshot), None, snapshot.n_rows, None))
 
     # --- Reading --------------------------------------------------------------------------------
 
@@ -111,7 +119,7 @@ class Store:
                     return view, row, True
             view.leases += 1
         try:
-            row = view.base.snapshot.find(record_id)
+            row = view.base.lookup.find(record_id)
             live = view.live
             if row >= 0 and live is not None and not live[row >> 3] >> (row & 7) & 1:
                 row = -1
@@ -132,6 +140,7 @@ class Store:
                 "threads": self.threads,
                 "auto_compact": self.auto_compact,
                 "database_id": snapshot.database_id,
+                "cache": None if self.cache is None else self.cache.config,
             }
         )
 
@@ -188,7 +197,7 @@ class Store:
             # A record of the delta has hidden the snapshot's with the same id, if there is one.
             base_row = -1
             if delta.find(record_id) < 0:
-                base_row = self.view().base.snapshot.find(record_id)
+                base_row = self.view().base.lookup.find(record_id)
             delta.reserve(1)
             with _Logged(self):
                 if self.log is not None:
@@ -267,7 +276,21 @@ class Store:
         assert delta is not None
         hidden = delta.base_live.n_zeros
         live = delta.base_live.bits if hidden else None
-        self._view = View(view.base, live, delta.n_base_rows - hidden, delta.view())
+        self._show(View(view.base, live, delta.n_base_rows - hidden, delta.view()))
+
+    def _show(self, view: View | None) -> None:
+        """Let everything that begins from now on see `view`. Called under the publication lock."""
+        self._view = view
+        if self.cache is not None:
+            self.cache.renew(view)
+
+    def take_cache(self, other: Store) -> None:
+        """Go on with the cache of a store that this one takes the place of."""
+        cache, other.cache = other.cache, None
+        if cache is not None:
+            with self._publication:
+                self.cache = cache
+                cache.renew(self._view)
 
     # --- Folding --------------------------------------------------------------------------------
 
@@ -306,13 +329,12 @@ class Store:
         base = open_base(snapshot)
         with self._publication:
             self._delta = None
-            self._view = View(base, None, snapshot.n_rows, None)
+            self._show(View(base, None, snapshot.n_rows, None))
         old, self.lock_file = self.lock_file, lock_file
         if lock_file is not None:
             self.attach_log(None)
         if old is not None:
-            self.files.unlock(old)
-            self.files.close(old)
+            self.files.release(old)
 
     # --- Closing --------------------------------------------------------------------------------
 
@@ -327,15 +349,14 @@ class Store:
             log, self.log = self.log, None
             lock_file, self.lock_file = self.lock_file, None
             with self._publication:
-                self._view = None
+                self._show(None)
                 self._delta = None
             try:
                 if log is not None:
                     log.close()
             finally:
                 if lock_file is not None:
-                    self.files.unlock(lock_file)
-                    self.files.close(lock_file)
+                    self.files.release(lock_file)
 
     def __del__(self) -> None:
         # A handle that was forgotten gives its lock back; the map of the file would keep it.

@@ -11,9 +11,11 @@ def resolve_threads(threads: int | None) -> int:
     """Return how many threads to use: the setting, else `IQDB_NUM_THREADS`, else all cores.
 
     Raises:
-        InvalidConfigError: the environment variable is not a whole number from 1 to 1024.
+        InvalidConfigError: the environment variable or the setting is not a whole number from 1 to 1024.
     """
     if threads is not None:
+        if type(threads) is not int or not 1 <= threads <= 1_024:
+            raise InvalidConfigError("threads", threads, "an integer in 1..1024")
         return threads
     text = os.environ.get("IQDB_NUM_THREADS", "")
     if text:

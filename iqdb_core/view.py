@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from iqdb_core.id_lookup import IdLookup
 from iqdb_core.storage.layout import BLOCK_LOG2, IDS
 
 if TYPE_CHECKING:
@@ -22,11 +23,12 @@ _IDS_PER_BLOCK_LOG2 = BLOCK_LOG2 - 3
 class Base:
     """A snapshot with what is derived from it and shared by all views on it."""
 
-    __slots__ = ("_integer_ids", "_masks", "_vectors", "index", "snapshot")
+    __slots__ = ("_integer_ids", "_masks", "_vectors", "index", "lookup", "snapshot")
 
     def __init__(self, snapshot: Snapshot, index: Index) -> None:
         self.snapshot = snapshot
         self.index = index
+        self.lookup = IdLookup(snapshot)
         self._vectors: VectorBlock | None = None
         self._integer_ids: tuple[memoryview, bytearray] | None = None
         self._masks: dict[Filter, bytearray] = {}

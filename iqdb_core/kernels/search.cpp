@@ -365,6 +365,7 @@ std::int64_t search_sweep(Sweep& sweep, std::size_t threads) {
 }  // namespace
 
 std::int64_t search(const SearchTask& task) {
+  const DefaultFloatEnvironment environment;
   if (task.k == 0 || task.n_queries == 0) {  // also when there are no rows
     std::fill_n(task.rows, task.n_queries * task.width, std::int64_t{-1});
     std::fill_n(task.distances, task.n_queries * task.width, std::numeric_limits<double>::infinity());

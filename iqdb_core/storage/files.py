@@ -119,9 +119,8 @@ class FileSystem:
 
         The lock tells `sweep_temporaries` in another process that the file is still being written.
         """
-        directory, name = os.path.split(path)
         while True:
-            temporary = os.path.join(directory, f".{name}.tmp-{os.urandom(4).hex()}")
+            temporary = self.temporary_name(path)
             try:
                 file = self.create(temporary, mode)
             except FileIOError as error:
@@ -130,7 +129,7 @@ class FileSystem:
                 raise
             try:
                 self.lock(file)
-                if os.fstat(file.fd).st_nlink:
+                if self.status(file).st_nlink:
                     return file
             except LockedError:
                 pass
@@ -140,6 +139,11 @@ class FileSystem:
                 raise
             # A sweep came between creation and lock. It removes the name; we take another one.
             self.close(file)
+
+    def temporary_name(self, path: str) -> str:
+        """Return a name for a temporary file beside `path`."""
+        directory, name = os.path.split(path)
+        return os.path.join(directory, f".{name}.tmp-{os.urandom(4).hex()}")
 
     def create_spool(self, path: str) -> OpenFile:
         """Create a nameless scratch file on the file system of `path`; it vanishes when closed."""
@@ -338,6 +342,18 @@ class FileSystem:
         with _Reported(file.path, "unlock"):
             fcntl.flock(file.fd, fcntl.LOCK_UN)
 
+    def release(self, file: OpenFile) -> None:
+        """Give the lock back and close the file; it is closed even if the first fails."""
+        try:
+            self.unlock(file)
+        finally:
+            self.close(file)
+
+    def list_names(self, directory: str) -> list[str]:
+        """Return the names in a directory."""
+        with _Reported(directory or ".", "list"):
+            return os.listdir(directory or ".")
+
     def sweep_temporaries(self, path: str) -> list[str]:
         """Remove what crashed writers of the database at `path` left behind, and say what it was.
 
@@ -351,9 +367,7 @@ class FileSystem:
         pattern = re.compile(re.escape(f".{name}.tmp-") + "[0-9a-f]{8}")
         removed = []
         database = self.status_at(path)
-        with _Reported(directory or ".", "list"):
-            names = [entry for entry in os.listdir(directory or ".") if pattern.fullmatch(entry)]
-        for entry in sorted(names):
+        for entry in sorted(filter(pattern.fullmatch, self.list_names(directory))):
             leftover = os.path.join(directory, entry)
             try:
                 file = self.open_write(leftover)
@@ -378,7 +392,9 @@ class FileSystem:
                 self._refuse_special(path, os.stat(path).st_mode)
             raise FileIOError(path, operation, error) from error
         try:
-            self._refuse_special(path, os.fstat(fd).st_mode)
+            with _Reported(path, "inspect"):
+                mode = os.fstat(fd).st_mode
+            self._refuse_special(path, mode)
         except BaseException:
             os.close(fd)
             raise

@@ -26,6 +26,7 @@ from iqdb_core.storage.layout import (
     ReservedError,
     decode_frame_header,
     decode_log_header,
+    encode_log_header,
 )
 
 if TYPE_CHECKING:
@@ -132,15 +133,21 @@ def walk_frames(log: LogBytes, header: LogHeader, *, stop: int | None = None) ->
         offset += FRAME_HEADER_BYTES + found.body_bytes
 
 
-def scan_log(log: LogBytes, database_id: bytes, dim: int) -> LogScan:
-    """Walk through the whole log, verify every frame, and say what there is.
+def new_log_header(database_id: bytes, identity: int, dim: int) -> LogHeader:
+    """Return the header of a new log of a snapshot."""
+    header = LogHeader(LOG_MAGIC, LOG_VERSION, LOG_HEADER_BYTES, database_id, identity, dim, 0)
+    return header._replace(header_crc=crc32c(encode_log_header(header)[:LOG_HEADER_CRC_OFFSET]))
+
+
+def scan_log(log: LogBytes, database_id: bytes, identity: int, dim: int) -> LogScan:
+    """Walk through the whole log of a snapshot, verify every frame, and say what there is.
 
     Raises:
         UnsupportedVersionError: a log of another format version.
         LogMismatchError: a log of another database.
         LogDamagedError: a bad header or frame that no crash explains.
     """
-    header = _read_header(log, database_id)
+    header = _read_header(log, encode_log_header(new_log_header(database_id, identity, dim)), database_id)
     if header is None:
         return LogScan(None, 0, 0, log.size, 0, None)
     if header.database_id != database_id:
@@ -169,7 +176,8 @@ def scan_log(log: LogBytes, database_id: bytes, dim: int) -> LogScan:
     return LogScan(header, last.number + 1, end, log.size - end, crc, folded_into, kept)
 
 
-def _read_header(log: LogBytes, database_id: bytes) -> LogHeader | None:
+def _read_header(log: LogBytes, expected: bytes, database_id: bytes) -> LogHeader | None:
+    """Return the header; None when its creation was torn. `expected` is a new log's."""
     data = bytes(log.read(0, LOG_HEADER_BYTES))
     version = int.from_bytes(data[8:12], "little")
     if data[:8] == LOG_MAGIC and len(data) >= 12 and version not in {0, LOG_VERSION}:
@@ -179,6 +187,11 @@ def _read_header(log: LogBytes, database_id: bytes) -> LogHeader | None:
     found = crc32c(data[:LOG_HEADER_CRC_OFFSET])
     stored = int.from_bytes(data[LOG_HEADER_CRC_OFFSET:], "little")
     if found != stored:
+        # Nothing is behind it, and what differs from the header that was being written is not there yet.
+        if log.size == LOG_HEADER_BYTES and all(
+            byte in {0, right} for byte, right in zip(data, expected, strict=True)
+        ):
+            return None
         if (
             not any(data)
             and _reason_not_torn(log, LOG_HEADER_BYTES - FRAME_ALIGNMENT, 0, crc32c(database_id)) is None

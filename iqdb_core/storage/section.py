@@ -8,7 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from iqdb_core._kernels import crc32c, verify_blocks
-from iqdb_core.errors import ChecksumError, FileIOError, StructureError
+from iqdb_core.errors import ChecksumError, ClosedError, FileIOError, StructureError
 from iqdb_core.storage.layout import (
     BLOCK_BYTES,
     BLOCK_LOG2,
@@ -192,6 +192,31 @@ class Section:
                     self._chunks = _Chunks(self, self._stored, self._path)
                 chunks = self._chunks
         return chunks
+
+
+class Sections(dict[str, Section]):
+    """The sections of one snapshot by name, until it is closed."""
+
+    def __init__(self, path: str, sections: Iterable[Section]) -> None:
+        super().__init__((section.name, section) for section in sections)
+        self.path = path
+
+    def part(self, name: str) -> Section:
+        """Return a section that must be there.
+
+        Raises:
+            ClosedError: the snapshot was closed.
+        """
+        try:
+            return self[name]
+        except KeyError:
+            if not self:
+                raise ClosedError(self.path) from None
+            raise
+
+    def close(self) -> None:
+        """Let go of the file. What was handed out stays valid."""
+        self.clear()
 
 
 class _Chunks:

@@ -8,15 +8,11 @@ byte of it is used.
 from __future__ import annotations
 
 import errno
-from bisect import bisect_right
-from struct import Struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from iqdb_core.errors import (
-    ClosedError,
     DatabaseNotFoundError,
     FileIOError,
-    StructureError,
     UnsupportedFeatureError,
 )
 from iqdb_core.storage.digest_value import ContentDigest
@@ -24,24 +20,13 @@ from iqdb_core.storage.files import OS_FILES, FileSystem, OpenFile
 from iqdb_core.storage.layout import (
     CONFIG,
     HEADER_BYTES,
-    ID_BYTES,
-    ID_ENCODING_U64,
-    ID_KIND_BYTES,
-    ID_KIND_INT,
-    ID_KIND_STR,
-    ID_KINDS,
-    ID_OFFSETS,
-    ID_ORDER,
-    IDS,
     KNOWN_FEATURES_RO_COMPAT,
-    MAX_ID_BYTES,
-    META_DATA,
-    META_GROUPS,
-    META_ROWS,
     VECTORS,
     Header,
 )
-from iqdb_core.storage.section import Blocks, Section
+from iqdb_core.storage.section import Blocks, Section, Sections
+from iqdb_core.storage.stored_ids import StoredIds
+from iqdb_core.storage.stored_metadata import StoredMetadata
 from iqdb_core.storage.structure import check_config, check_header, check_section_table
 
 if TYPE_CHECKING:
@@ -54,14 +39,6 @@ if TYPE_CHECKING:
     from iqdb_core.records import Ids, MetadataColumns, RecordBatch
     from iqdb_core.storage.columns import GroupView
     from iqdb_core.types import VectorId
-
-_U32 = Struct("<I")
-_U64 = Struct("<Q")
-_U64_PAIR = Struct("<QQ")
-_MAX_U64 = 2**64 - 1
-_CACHED_GROUPS = 64
-# Up to this many ids, a binary search each touches less than verifying all ids does.
-_FEW_IDS = 64
 
 
 class VectorBlock(NamedTuple):
@@ -102,14 +79,17 @@ class Snapshot:
         self.identity = self.header.identity
         self.digest = ContentDigest.from_bytes(self.header.content_digest)
         table = image[self.header.section_table_offset :]
-        self.sections: dict[str, Section] = {
-            entry.name: Section(entry, image, self.database_id, path)
-            for entry in check_section_table(bytes(table), self.header, path)
-        }
+        self.sections = Sections(
+            path,
+            [
+                Section(entry, image, self.database_id, path)
+                for entry in check_section_table(bytes(table), self.header, path)
+            ],
+        )
         self.config: dict[str, Any] = check_config(bytes(self.sections[CONFIG].array()), self.header, path)
-        self.has_metadata = META_DATA in self.sections
-        self._groups: dict[int, GroupView] = {}
-        self._group_bounds: tuple[memoryview, memoryview] | None = None
+        self._ids = StoredIds(self.sections, self.header)
+        self._metadata = StoredMetadata(self.sections, self.header)
+        self.has_metadata = self._metadata.exists
 
     @classmethod
     def open(
@@ -157,9 +137,8 @@ class Snapshot:
 
     def close(self) -> None:
         """Let go of the file. Arrays that were handed out stay valid; the snapshot does not."""
-        self.sections = {}
-        self._groups = {}
-        self._group_bounds = None
+        self.sections.close()
+        self._metadata.close()
 
     def check_writable(self) -> None:
         """Refuse to write to a database that uses features which this release does not know.
@@ -177,12 +156,7 @@ class Snapshot:
         Raises:
             ClosedError: the snapshot was closed.
         """
-        try:
-            return self.sections[name]
-        except KeyError:
-            if not self.sections:
-                raise ClosedError(self.path) from None
-            raise
+        return self.sections.part(name)
 
     def array(self, name: str, *, threads: int = 1) -> memoryview:
         """Return a whole section, verified and decoded, in its type and shape."""
@@ -233,59 +207,11 @@ class Snapshot:
 
     def id_at(self, row: int) -> VectorId:
         """Return the id of a row in 0..n_rows-1."""
-        if self.header.id_encoding == ID_ENCODING_U64:
-            number: int = _U64.unpack(self.section(IDS).read(8 * row, 8 * row + 8))[0]
-            return number
-        kind, data = self._var_id(row)
-        if kind == ID_KIND_INT:
-            return int.from_bytes(data, "little")
-        if kind == ID_KIND_BYTES:
-            return data
-        try:
-            return data.decode()
-        except UnicodeDecodeError as error:
-            raise StructureError(self.path, f"the id of row {row}", "UTF-8", str(error)) from error
+        return self._ids.at(row)
 
     def find(self, record_id: VectorId) -> int:
         """Return the row of an id, or -1. Only the blocks that a binary search touches are verified."""
-        ordered = ID_ORDER in self.sections
-        order = self.section(ID_ORDER) if ordered else None
-        low, high = 0, self.n_rows
-        if self.header.id_encoding == ID_ENCODING_U64:
-            if type(record_id) is not int or not 0 <= record_id <= _MAX_U64:
-                return -1
-            ids = self.section(IDS)
-            if order is None and high:
-                # Strictly ascending integers: row r holds at least ids[0] + r. Where they are
-                # consecutive, as row numbers are, the first probe hits.
-                first: int = _U64.unpack(ids.read(0, 8))[0]
-                high = min(high, record_id - first + 1)
-            probe = high - 1
-            while low < high:
-                row = self._ordered_row(order, probe)
-                found: int = _U64.unpack(ids.read(8 * row, 8 * row + 8))[0]
-                if found == record_id:
-                    return row
-                if found < record_id:
-                    low = probe + 1
-                else:
-                    high = probe
-                probe = (low + high) >> 1
-            return -1
-        key = _id_key(record_id)
-        while low < high:
-            probe = (low + high) >> 1
-            row = self._ordered_row(order, probe)
-            kind, data = self._var_id(row)
-            # Integers order by value: their bytes reversed compare as big-endian numbers do.
-            found_key = (kind, data[::-1] if kind == ID_KIND_INT else data)
-            if found_key == key:
-                return row
-            if found_key < key:
-                low = probe + 1
-            else:
-                high = probe
-        return -1
+        return self._ids.find(record_id)
 
     def find_many(self, ids: Ids) -> NDArray[np.int64]:
         """Return the row of each id, -1 where there is none, as i64[len(ids)].
@@ -293,38 +219,7 @@ class Snapshot:
         Raises:
             ChecksumError, StructureError: the stored ids are damaged.
         """
-        import numpy as np
-
-        from iqdb_core import _kernels
-
-        rows = np.full(len(ids), -1, np.int64)
-        if not len(ids) or not self.n_rows:
-            return rows
-        if len(ids) <= _FEW_IDS:
-            rows[:] = [self.find(record_id) for record_id in ids.to_list()]
-            return rows
-        order = self.array(ID_ORDER) if ID_ORDER in self.sections else None
-        try:
-            if self.header.id_encoding == ID_ENCODING_U64:
-                if ids.u64 is not None:
-                    _kernels.lookup_u64(self.array(IDS), order, np.ascontiguousarray(ids.u64), rows)
-                else:
-                    self._find_integers(ids, order, rows)
-            else:
-                kinds, offsets, data = map(np.ascontiguousarray, ids.as_var())
-                _kernels.lookup_var(
-                    self.array(ID_KINDS),
-                    self.array(ID_OFFSETS),
-                    self.array(ID_BYTES),
-                    order,
-                    kinds,
-                    offsets,
-                    data,
-                    rows,
-                )
-        except ValueError as error:
-            raise StructureError(self.path, "ids", "offsets and rows in range", str(error)) from error
-        return rows
+        return self._ids.find_many(ids)
 
     def ids_slice(self, start: int, stop: int) -> Ids:
         """Return the ids of rows start..stop; integers without a copy.
@@ -332,167 +227,46 @@ class Snapshot:
         Raises:
             ChecksumError, StructureError: they are damaged.
         """
-        import numpy as np
-
-        from iqdb_core.records import Ids
-
-        if self.header.id_encoding == ID_ENCODING_U64:
-            return Ids.from_u64(np.frombuffer(self.section(IDS).read(8 * start, 8 * stop), np.uint64))
-        kinds = np.frombuffer(self.section(ID_KINDS).read(start, stop), np.uint8)
-        offsets = np.frombuffer(self.section(ID_OFFSETS).read(8 * start, 8 * stop + 8), np.uint64)
-        if np.any(offsets[1:] < offsets[:-1]):
-            raise StructureError(self.path, "ids.offsets", "ascending offsets", f"others in {start}..{stop}")
-        first, last = int(offsets[0]), int(offsets[-1])
-        data = np.frombuffer(self.section(ID_BYTES).read(first, last), np.uint8)
-        # The stored form is kept even when all ids here are integers; `from_var` normalises it.
-        relative = offsets - offsets[0]
-        problem = Ids(None, kinds, relative, data).first_problem()
-        if problem is not None:
-            row, reason = problem
-            raise StructureError(self.path, f"the id of row {start + row}", "an id", f"one that {reason}")
-        return Ids.from_var(kinds, relative, data)
+        return self._ids.slice(start, stop)
 
     def ids_at(self, rows: NDArray[np.int64]) -> NDArray[np.uint64] | list[VectorId]:
         """Return the ids of `rows`: u64[len(rows)] when all stored ids are integers, else a list."""
-        import numpy as np
-
-        if self.header.id_encoding != ID_ENCODING_U64:
-            return [self.id_at(row) for row in rows.tolist()]
-        if len(rows) <= _FEW_IDS:
-            return np.array([self.id_at(row) for row in rows.tolist()], np.uint64)
-        ids: NDArray[np.uint64] = np.frombuffer(self.array(IDS), np.uint64)[rows]
-        return ids
-
-    def _find_integers(self, ids: Ids, order: memoryview | None, rows: NDArray[np.int64]) -> None:
-        """Look up ids of several kinds where all stored ones are integers."""
-        import numpy as np
-
-        from iqdb_core import _kernels
-
-        kinds, _, _ = ids.as_var()
-        places = np.flatnonzero(kinds == ID_KIND_INT)
-        if len(places):
-            integers = ids.take(places).u64
-            assert integers is not None
-            found = np.empty(len(places), np.int64)
-            _kernels.lookup_u64(self.array(IDS), order, np.ascontiguousarray(integers), found)
-            rows[places] = found
-
-    def _ordered_row(self, order: Section | None, place: int) -> int:
-        if order is None:
-            return place
-        row: int = _U32.unpack(order.read(4 * place, 4 * place + 4))[0]
-        if row >= self.n_rows:
-            raise StructureError(self.path, f"ids.order[{place}]", f"a row below {self.n_rows}", row)
-        return row
-
-    def _var_id(self, row: int) -> tuple[int, bytes]:
-        kind = self.section(ID_KINDS).read(row, row + 1)[0]
-        start, stop = _U64_PAIR.unpack(self.section(ID_OFFSETS).read(8 * row, 8 * row + 16))
-        size = stop - start
-        if kind > ID_KIND_STR or not 1 <= size <= MAX_ID_BYTES or (kind == ID_KIND_INT and size != 8):
-            raise StructureError(self.path, f"the id of row {row}", "an id", f"kind {kind} of {size} bytes")
-        return kind, bytes(self.section(ID_BYTES).read(start, stop))
+        return self._ids.take(rows)
 
     # --- Metadata -------------------------------------------------------------------------------
 
     @property
     def n_groups(self) -> int:
         """The number of metadata groups, 0 when no record has metadata."""
-        return self.section(META_ROWS).shape[0] - 1 if self.has_metadata else 0
+        return self._metadata.n_groups
 
     def group_rows(self, group: int) -> tuple[int, int]:
         """Return the first row of a group and the one after its last."""
-        rows, _ = self._bounds()
-        return rows[group], rows[group + 1]
+        return self._metadata.group_rows(group)
 
     def group_of(self, row: int) -> int:
         """Return the number of the group that holds a row in 0..n_rows-1."""
-        return bisect_right(self._bounds()[0], row) - 1
+        return self._metadata.group_of(row)
 
     def group(self, group: int) -> GroupView:
         """Return the metadata of one group, of which nothing is read before it is asked for."""
-        view = self._groups.get(group)
-        if view is None:
-            view = self._open_group(group)
-            if len(self._groups) >= _CACHED_GROUPS:
-                self._groups = {}
-            self._groups[group] = view
-        return view
+        return self._metadata.group(group)
 
     def groups(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, int, GroupView]]:
         """Yield first row, end row and view of every group that has rows in start..stop."""
-        stop = self.n_rows if stop is None else stop
-        if not self.has_metadata or start >= stop:
-            return
-        for number in range(self.group_of(start), self.n_groups):
-            first, last = self.group_rows(number)
-            if first >= stop:
-                return
-            yield first, last, self.group(number)
+        return self._metadata.groups(start, stop)
 
     def group_blob(self, group: int) -> memoryview:
         """Return the stored form of one group, verified and decoded, as it was encoded."""
-        _, offsets = self._bounds()
-        return self.section(META_DATA).read(offsets[group], offsets[group + 1])
+        return self._metadata.group_blob(group)
 
     def metadata_at(self, row: int) -> dict[str, Any] | None:
         """Return the metadata of a row in 0..n_rows-1, None when it has none."""
-        if not self.has_metadata:
-            return None
-        group = self.group_of(row)
-        first, last = self.group_rows(group)
-        if not first <= row < last:
-            raise StructureError(self.path, "meta.rows", f"a group that holds row {row}", f"{first}..{last}")
-        metadata: dict[str, Any] | None = self.group(group).row(row - first)
-        return metadata
+        return self._metadata.at(row)
 
     def metadata_slice(self, start: int, stop: int) -> MetadataColumns | None:
         """Return the metadata of rows start..stop; None when no record of the snapshot has any."""
-        from iqdb_core.records import MetadataColumns
-
-        if not self.has_metadata:
-            return None
-        if start >= stop:
-            return MetadataColumns.none(0)
-        parts = [
-            view.to_columns().slice(max(start - first, 0), min(stop, last) - first)
-            for first, last, view in self.groups(start, stop)
-        ]
-        return MetadataColumns.concat(parts)
-
-    def _bounds(self) -> tuple[memoryview, memoryview]:
-        """Return the first rows and the byte offsets of the groups, which are checked once."""
-        bounds = self._group_bounds
-        if bounds is None:
-            rows, offsets = self.array(META_ROWS), self.array(META_GROUPS)
-            for name, array, end in (
-                (META_ROWS, rows, self.n_rows),
-                (META_GROUPS, offsets, self.section(META_DATA).raw_bytes),
-            ):
-                ascending = all(array[i] < array[i + 1] for i in range(len(array) - 1))
-                if array[0] != 0 or array[-1] != end or not ascending:
-                    raise StructureError(self.path, name, f"ascending from 0 to {end}", "something else")
-            bounds = self._group_bounds = rows, offsets
-        return bounds
-
-    def _open_group(self, group: int) -> GroupView:
-        from iqdb_core.storage.columns import GroupView
-
-        rows, offsets = self._bounds()
-        start, stop = offsets[group], offsets[group + 1]
-        section = self.section(META_DATA)
-
-        def ensure(first: int, last: int) -> None:
-            section.read(start + first, start + last)
-
-        blob = section.decoded() if section.compressed else section.unverified()
-        view = GroupView(blob[start:stop], self.path, f"metadata group {group}", ensure)
-        if view.n_rows != rows[group + 1] - rows[group]:
-            raise StructureError(
-                self.path, f"metadata group {group}", f"{rows[group + 1] - rows[group]} rows", view.n_rows
-            )
-        return view
+        return self._metadata.slice(start, stop)
 
     # --- Records --------------------------------------------------------------------------------
 
@@ -500,22 +274,17 @@ class Snapshot:
         """Return the records of rows start..stop, verified. Vectors and integer ids are not copied."""
         from iqdb_core.records import RecordBatch
 
-        return RecordBatch(
-            self.ids_slice(start, stop),
-            self.vectors_slice(start, stop, threads=threads),
-            self.metadata_slice(start, stop),
-            start,
-        )
+        vectors = self.vectors_slice(start, stop, threads=threads)
+        return RecordBatch(self.ids_slice(start, stop), vectors, self.metadata_slice(start, stop), start)
 
     def take(self, rows: NDArray[np.int64]) -> RecordBatch:
         """Return the records at `rows`, in that order, verified.
 
-        Memory is bounded by the records and by one metadata group. `rows` in about ascending order
-        read each group once.
+        Memory is bounded by the records and by one metadata group.
         """
         import numpy as np
 
-        from iqdb_core.records import Ids, MetadataColumns, RecordBatch
+        from iqdb_core.records import Ids, RecordBatch
 
         self.ensure_vectors(rows.tolist())
         section = self.section(VECTORS)
@@ -523,26 +292,4 @@ class Snapshot:
         vectors = np.frombuffer(raw, np.float32).reshape(self.n_rows, self.dim)[rows]
         ids_at = self.ids_at(rows)
         ids = Ids.from_list(ids_at) if isinstance(ids_at, list) else Ids.from_u64(ids_at)
-        if not self.has_metadata:
-            return RecordBatch(ids, vectors)
-        first_rows = np.frombuffer(self._bounds()[0], np.uint64).astype(np.int64)
-        groups = np.searchsorted(first_rows, rows, side="right") - 1
-        order = np.argsort(groups, kind="stable")
-        parts = []
-        for number in np.unique(groups).tolist():
-            wanted = rows[groups == number] - first_rows[number]
-            parts.append(self.group(number).to_columns().take(wanted))
-        if not parts:
-            return RecordBatch(ids, vectors, MetadataColumns.none(0))
-        places = np.empty(len(rows), np.int64)
-        places[order] = np.arange(len(rows))
-        return RecordBatch(ids, vectors, MetadataColumns.concat(parts).take(places))
-
-
-def _id_key(record_id: VectorId) -> tuple[int, bytes]:
-    """Return what orders ids: the kind, then bytes that compare as the ids do."""
-    if isinstance(record_id, str):
-        return ID_KIND_STR, record_id.encode()
-    if isinstance(record_id, bytes):
-        return ID_KIND_BYTES, record_id
-    return ID_KIND_INT, record_id.to_bytes(8, "big")
+        return RecordBatch(ids, vectors, self._metadata.take(rows))

@@ -60,7 +60,7 @@ def _scan(verifier: Verifier, log: LogBytes, header: Header, *, last: bool) -> b
     """Walk through the frames and report; False when this should be done once more instead."""
     findings = verifier.report.findings
     try:
-        scan = scan_log(log, header.database_id, header.dim)
+        scan = scan_log(log, header.database_id, header.identity, header.dim)
     except UnsupportedVersionError as error:
         findings.append(Finding(log.path, "log header", 8, 4, error.message, _NOT_OPENED))
     except (LogDamagedError, LogMismatchError) as error:

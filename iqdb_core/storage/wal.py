@@ -1,23 +1,17 @@
-"""The write-ahead log, format 2: reading what it holds and appending to it.
-
-Only the holder of the database's lock writes. A reader reads beside a writer, without a lock.
-"""
+"""Appending to the write-ahead log, format 2. Only the holder of the database's lock does."""
 
 from __future__ import annotations
 
-import errno
 import struct
 import threading
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from iqdb_core._kernels import crc32c
 from iqdb_core.errors import (
     BatchTooLargeError,
     ClosedError,
     FileIOError,
-    LogDamagedError,
-    LogMismatchError,
     PersistError,
     PoisonedError,
 )
@@ -29,176 +23,27 @@ from iqdb_core.storage.layout import (
     FRAME_MARKER,
     FRAME_UPSERT,
     LOG_HEADER_BYTES,
-    LOG_HEADER_CRC_OFFSET,
-    LOG_MAGIC,
-    LOG_VERSION,
     MAX_FRAME_BYTES,
     FrameHeader,
-    LogHeader,
     encode_frame_header,
     encode_log_header,
 )
-from iqdb_core.storage.log_scan import LogBytes, LogScan, scan_log, walk_frames
+from iqdb_core.storage.log_contents import LogContents, read_log
+from iqdb_core.storage.log_scan import LogScan, new_log_header
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Mapping
-    from types import TracebackType
+    from collections.abc import Mapping
 
     import numpy as np
     from numpy.typing import NDArray
 
     from iqdb_core.config import FsyncPolicy
     from iqdb_core.records import Ids, MetadataColumns
-    from iqdb_core.storage.frames import DeleteFrame, Part, UpsertFrame
+    from iqdb_core.storage.frames import Part
     from iqdb_core.types import MetadataValue, VectorId
 
 _U32 = struct.Struct("<I")
-_NO_LOG = LogScan(None, 0, 0, 0, 0, None)
-
-
-class LogContents:
-    """What was in a log when it was read. Close it when its frames have been replayed.
-
-    Attributes:
-        path: the log's path.
-        exists: whether there is a log at all.
-        stale: every frame is in the snapshot already; a writer removes the log.
-        torn_creation: there is a file, but not even a header; a writer makes the log anew.
-        n_frames: whole frames, fold frames among them.
-        valid_bytes: where they end.
-        torn_bytes: what follows, was never acknowledged and is ignored; a writer cuts it off.
-    """
-
-    def __init__(
-        self,
-        path: str,
-        scan: LogScan,
-        *,
-        stale: bool = False,
-        log: LogBytes | None,
-        file: OpenFile | None,
-        files: FileSystem,
-    ) -> None:
-        """Use `read_log`."""
-        self.path = path
-        self.scan = scan
-        self.exists = file is not None
-        self.stale = stale
-        self.torn_creation = file is not None and scan.header is None
-        self.n_frames = scan.n_frames
-        self.valid_bytes = scan.valid_bytes
-        self.torn_bytes = scan.torn_bytes
-        self._log = log
-        self._file = file
-        self._files = files
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def frames(self) -> Iterator[UpsertFrame | DeleteFrame]:
-        """Yield what is to be applied to the snapshot, in order; nothing when the log is stale.
-
-        Frames with one record each come as one. Memory is bounded by one frame or a few MiB. The arrays
-        of a frame stay valid.
-
-        Raises:
-            LogDamagedError: a frame holds what may not be stored, though its checksum is right.
-        """
-        header = self.scan.header
-        if self.stale or header is None or not self.n_frames:
-            return
-        from iqdb_core.storage.frames import FoldFrame, FrameError, SingleUpserts, decode_body
-
-        assert self._log is not None
-        done, end = 0, LOG_HEADER_BYTES
-        singles = SingleUpserts(header.dim)
-        kept = self.scan.frames
-        frames = walk_frames(self._log, header, stop=self.valid_bytes) if kept is None else kept
-        for found in frames:
-            done, end = found.number + 1, found.offset
-            kind, n_records = found.header.type, found.header.n_records
-            if kind == FRAME_UPSERT and n_records == 1 and singles.add(found.body):
-                if singles.full:
-                    yield singles.take()
-                continue
-            try:
-                frame = decode_body(kind, n_records, found.body, header.dim, self.path)
-            except FrameError as error:
-                raise LogDamagedError(self.path, found.number, found.offset, str(error)) from error
-            if isinstance(frame, FoldFrame):
-                continue
-            if singles:
-                yield singles.take()
-            yield frame
-        if done != self.n_frames:
-            raise LogDamagedError(self.path, done, end, "the log changed while it was read")
-        if singles:
-            yield singles.take()
-
-    def close(self) -> None:
-        """Close the file. Frames that were yielded stay valid."""
-        if self._file is not None:
-            self._files.close(self._file)
-
-
-def read_log(
-    path: str, database_id: bytes, identity: int, dim: int, files: FileSystem = OS_FILES
-) -> LogContents:
-    """Read the log beside a snapshot and verify all of it.
-
-    Args:
-        path: the log, which need not exist.
-        database_id: the snapshot's.
-        identity: the snapshot's.
-        dim: the snapshot's.
-        files: the file layer.
-
-    Raises:
-        LogMismatchError: the log belongs to another database or to another snapshot of this one.
-            A reader looks whether the snapshot was replaced meanwhile, and begins again if so.
-        LogDamagedError: a frame is bad and this is no torn tail.
-        UnsupportedVersionError: a log of another format version.
-        FileIOError: the system refused.
-    """
-    try:
-        return _read_log_once(path, database_id, identity, dim, files)
-    except (LogDamagedError, LogMismatchError):
-        # A writer beside us may have cut off a failed append, or made the log anew, while we read.
-        return _read_log_once(path, database_id, identity, dim, files)
-
-
-def _read_log_once(path: str, database_id: bytes, identity: int, dim: int, files: FileSystem) -> LogContents:
-    try:
-        file = files.open_read(path)
-    except FileIOError as error:
-        if error.errno == errno.ENOENT:
-            return LogContents(path, _NO_LOG, log=None, file=None, files=files)
-        raise
-    try:
-        log = LogBytes(file, files, files.status(file).st_size)
-        scan = scan_log(log, database_id, dim)
-        stale = scan.folded_into == identity
-        if not stale:
-            _check_identity(scan, identity, path)
-    except BaseException:
-        files.close(file)
-        raise
-    return LogContents(path, scan, stale=stale, log=log, file=file, files=files)
-
-
-def _check_identity(scan: LogScan, identity: int, path: str) -> None:
-    if scan.header is not None and scan.header.snapshot_identity != identity:
-        raise LogMismatchError(
-            path,
-            f"this log extends snapshot {scan.header.snapshot_identity:016x} of the database, "
-            f"the one beside it is {identity:016x}",
-        )
 
 
 class LogWriter:
@@ -264,8 +109,7 @@ class LogWriter:
         Raises:
             FileIOError: the system refused; what was created is removed again.
         """
-        header = LogHeader(LOG_MAGIC, LOG_VERSION, LOG_HEADER_BYTES, database_id, identity, dim, 0)
-        header = header._replace(header_crc=crc32c(encode_log_header(header)[:LOG_HEADER_CRC_OFFSET]))
+        header = new_log_header(database_id, identity, dim)
         file = files.create(path)
         try:
             if like is not None:

@@ -179,6 +179,9 @@ def test_threads_come_from_the_setting_then_the_environment_then_the_cores(monke
     assert resolve_threads(2) == 2
     assert resolve_threads(None) == 3
     monkeypatch.delenv("IQDB_NUM_THREADS")
+    for wrong_setting in (0, -1, 1.5, True, 1025):
+        with pytest.raises(InvalidConfigError, match="threads"):
+            resolve_threads(wrong_setting)
     assert resolve_threads(None) >= 1
     for wrong in ("0", "-1", "many", "1.5", "99999", "²"):
         monkeypatch.setenv("IQDB_NUM_THREADS", wrong)

@@ -149,3 +149,13 @@ def test_a_damaged_vector_is_reported_by_the_search_that_needs_it_and_by_no_othe
         assert len(db.search(np.zeros(512), 3, filter="n < 3")) == 3
         assert db.get(0) is not None
         assert db.metadata(5) == {"n": 5}
+
+
+@pytest.mark.parametrize("settings", [{"threads": 0}, {"fsync": "sometimes"}, {"auto_compact": 0}], ids=str)
+def test_wrong_settings_of_a_handle_are_refused_and_leave_no_lock(tmp_path: Path, settings: Any) -> None:
+    path = tmp_path / "a.iqdb"
+    Iqdb.open(path, 3).close()
+    for read_only in (False, True):
+        with pytest.raises(InvalidConfigError):
+            Iqdb.open_existing(path, read_only=read_only, **settings)
+    Iqdb.open_existing(path).close()

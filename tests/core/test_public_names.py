@@ -22,7 +22,11 @@ def test_every_public_name_can_be_imported_and_nothing_else_is_promised() -> Non
 def test_the_public_names_are_these() -> None:
     own = [name for name in iqdb_core.__all__ if not hasattr(errors, name)]
     assert own == [
+        "AsyncIqdb",
         "BulkReport",
+        "CacheConfig",
+        "CachePolicy",
+        "CacheStats",
         "Compression",
         "DistanceMetric",
         "Filter",

@@ -274,3 +274,18 @@ def test_hits_can_be_asked_for_metadata_after_the_database_was_changed_and_close
         db.delete([1, 3])
         db.compact()
     assert [hit.metadata for hit in hits] == [{"a": 1}, {"a": 2}, {"a": 3}]
+
+
+def test_a_filter_that_few_rows_meet_decodes_only_their_vectors(tmp_path: Path) -> None:
+    path = tmp_path / "a.iqdb"
+    rows = np.random.default_rng(0).standard_normal((4000, 64)).astype(np.float32)
+    with Iqdb.create(path, IqdbConfig(dim=64, metric="euclidean", compression="lz4")) as db:
+        db.upsert_many(range(4000), rows, [{"n": i} for i in range(4000)])
+    with Iqdb.open_existing(path, read_only=True) as db:
+        hits = db.search(rows[5], 10, filter="n in (5, 6, 3999)")
+        assert hits[0].id == 5
+        assert {hit.id for hit in hits} == {5, 6, 3999}
+        decoded = db._store.view().base.snapshot.section("vectors").decoded()
+        assert any(decoded[4 * 64 * 5 : 4 * 64 * 6])
+        assert not any(decoded[4 * 64 * 2000 : 4 * 64 * 2001])
+        assert [hit.id for hit in db.search(rows[2000], 1)] == [2000]

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import array
 import contextlib
+import ctypes
+import platform
+import struct
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -403,3 +407,33 @@ def test_many_more_queries_than_fit_one_sweep(metric: int) -> None:
     hits = search(x, queries, metric, 2, threads=2)
     for i in (0, 1, 3400, 3500, 4095, 4096, 4299):
         assert hits[i] == oracle(x, queries[i : i + 1], metric, 2)[0]
+
+
+def test_a_thread_that_flushes_subnormal_numbers_gets_the_same_bits() -> None:
+    # What a library built with -ffast-math does to the thread that loads it, done here by the C library.
+    libm = ctypes.CDLL(None)
+    size = 64
+    saved, flushing = ctypes.create_string_buffer(size), ctypes.create_string_buffer(size)
+    x, queries = gaussian(33, 50, 8) * np.float32(1e-40), gaussian(34, FEW, 8) * np.float32(1e-40)
+    expected = search(x, queries, COSINE, 5)
+    assert libm.fegetenv(saved) == 0
+    assert libm.fegetenv(flushing) == 0
+    set_flush_to_zero(flushing)
+    assert libm.fesetenv(flushing) == 0
+    try:
+        found = search(x, queries, COSINE, 5)
+    finally:
+        libm.fesetenv(saved)
+    assert found == expected
+
+
+def set_flush_to_zero(environment: ctypes.Array[ctypes.c_char]) -> None:
+    if sys.platform == "darwin":
+        pytest.skip("macOS saves the environment in a layout of its own")
+    if platform.machine() == "x86_64":
+        # MXCSR is the last word of the 32 bytes that Linux C libraries save: FTZ and DAZ.
+        mxcsr = struct.unpack_from("<I", environment, 28)[0]
+        struct.pack_into("<I", environment, 28, mxcsr | 0x8040)
+    else:
+        # FPCR is the first word: FZ.
+        struct.pack_into("<I", environment, 0, struct.unpack_from("<I", environment, 0)[0] | 1 << 24)

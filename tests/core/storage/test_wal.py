@@ -23,7 +23,7 @@ from iqdb_core.errors import (
     UnsupportedVersionError,
 )
 from iqdb_core.records import Ids, MetadataColumns, RecordBatch
-from iqdb_core.storage import layout, log_scan, wal
+from iqdb_core.storage import layout, log_contents, log_scan, wal
 from iqdb_core.storage.files import OS_FILES
 from iqdb_core.storage.frames import DeleteFrame, UpsertFrame, decode_body, encode_upsert
 from iqdb_core.storage.single_record import decode_single_upsert, encode_single_upsert
@@ -385,6 +385,22 @@ def test_logs_of_other_versions_are_refused(path: str, data: bytes) -> None:
     Path(path).write_bytes(data)
     with pytest.raises(UnsupportedVersionError, match="log has format version"):
         read(path)
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 1), (0, 20), (0, 63), (1, 64), (40, 50), (60, 64), (0, 0)])
+def test_a_header_that_is_there_in_part_is_a_torn_creation(path: str, start: int, stop: int) -> None:
+    create(path).close()
+    header = Path(path).read_bytes()
+    part = bytes(start) + header[start:stop] + bytes(64 - stop)
+    Path(path).write_bytes(part)
+    with read(path) as contents:
+        assert contents.torn_creation
+    # With anything behind it, or anything else in it, it is damage.
+    for damaged in (part + b"\1", part[:45] + b"\1" + part[46:]):
+        Path(path).write_bytes(damaged)
+        if any(part) or damaged[45]:
+            with pytest.raises(LogDamagedError, match="frame 0 at byte 0"):
+                read(path)
 
 
 def test_a_bad_header_is_not_overwritten_in_silence(path: str) -> None:
@@ -758,7 +774,7 @@ def test_a_reader_beside_a_writer_reads_what_was_there_when_it_looked(path: str)
 def test_a_reader_looks_again_before_it_reports_damage(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data, _ = write_some(path)
     Path(path).write_bytes(data[:70] + b"?" + data[71:])
-    once = wal._read_log_once
+    once = log_contents._read_log_once
     calls: Iterator[Any] = iter([None, lambda: Path(path).write_bytes(data)])
 
     def repaired(*arguments: Any) -> Any:
@@ -767,7 +783,7 @@ def test_a_reader_looks_again_before_it_reports_damage(path: str, monkeypatch: p
             repair()
         return once(*arguments)
 
-    monkeypatch.setattr(wal, "_read_log_once", repaired)
+    monkeypatch.setattr(log_contents, "_read_log_once", repaired)
     assert plain(path) == content_of(5)
 
 

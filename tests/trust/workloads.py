@@ -1,0 +1,286 @@
+"""What the trust tests do to a database, and an independent account of what must be in it then.
+
+A workload is a function of a `Work`. Every write goes through `Work.write` with the same change to a dict,
+so the records of each version are known without asking the database.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from iqdb_core import FsyncPolicy, Iqdb, IqdbConfig, opening
+from iqdb_core.bulk import create_from
+from iqdb_core.records import Ids, MetadataColumns, RecordBatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from iqdb_core.storage.files import FileSystem
+
+DIM = 3
+DATABASE_ID = bytes(range(16))
+MODE = 0o640
+
+Record = tuple[Any, bytes, Any]
+Contents = list[Record] | None
+"""The records of a version in their order; None: there is no database."""
+
+
+def contents(db: Iqdb) -> list[Record]:
+    """Return all records of a handle in their order."""
+    found: list[Record] = []
+    for batch in db.batches():
+        vectors = np.ascontiguousarray(batch.vectors, np.float32)
+        dicts = batch.metadata.to_dicts() if batch.metadata is not None else [None] * len(batch)
+        found += zip(batch.ids.to_list(), map(bytes, vectors), dicts, strict=True)
+    return found
+
+
+def vector_of(seed: int) -> list[float]:
+    """Return a vector that tells one write from another."""
+    return [float(seed), seed / 8, -1.0 - seed]
+
+
+def packed(seed: int) -> bytes:
+    """Return the bytes of that vector."""
+    return np.array(vector_of(seed), np.float32).tobytes()
+
+
+def batch_of(ids: list[Any], seeds: list[int], metadata: list[Any]) -> RecordBatch:
+    """Return records for a bulk load."""
+    columns = MetadataColumns.from_dicts(metadata) if any(m is not None for m in metadata) else None
+    return RecordBatch(
+        Ids.from_list(ids),
+        np.array([vector_of(seed) for seed in seeds], np.float32).reshape(-1, DIM),
+        columns,
+    )
+
+
+class Work:
+    """One database under work, its versions, and the marks in the trace.
+
+    Attributes:
+        versions: the records of each version; version 0 is "there is no database".
+        acked: the last version whose write returned.
+        db: the open handle.
+    """
+
+    def __init__(self, files: FileSystem, path: str, policy: str = "always", trace: Any = None) -> None:
+        self.files = files
+        self.path = path
+        self.policy = policy
+        self.trace = files.trace if trace is None else trace  # type: ignore[attr-defined]
+        self.versions: list[Contents] = [None]
+        self.acked = 0
+        self.db: Iqdb = None  # type: ignore[assignment]
+        self._seed = 0
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of a handle."""
+        # The timer never comes: `sync` does what it would do, at moments that the workload chooses.
+        policy = FsyncPolicy.periodic(86_400) if self.policy == "periodic" else FsyncPolicy(self.policy)
+        return {"fsync": policy, "threads": 1, "auto_compact": None}
+
+    @property
+    def now(self) -> dict[Any, tuple[bytes, Any]]:
+        """The newest version as a dict, to be changed."""
+        last = self.versions[-1]
+        return {} if last is None else {i: (vector, metadata) for i, vector, metadata in last}
+
+    def step(
+        self, change: dict[Any, tuple[bytes, Any]] | None, call: Callable[[], Any], *, durable: bool = False
+    ) -> Any:
+        """Make a call that leads to `change`, or that changes no record (None), between two marks."""
+        if change is not None:
+            self.versions.append([(i, vector, metadata) for i, (vector, metadata) in change.items()])
+        version = len(self.versions) - 1
+        self.trace.begin(version)
+        result = call()
+        self.acked = version
+        self.trace.ack(version, durable=durable)
+        return result
+
+    def create(self, **settings: Any) -> None:
+        """Create the database and keep it open."""
+        config = IqdbConfig(
+            dim=DIM, metric="euclidean", database_id=DATABASE_ID, **{**self.settings, **settings}
+        )
+        self.db = Iqdb(self.step({}, lambda: opening.create(self.path, config, self.files), durable=True))
+
+    def create_from(self, *batches: RecordBatch, **settings: Any) -> None:
+        """Create the database from records, all or nothing."""
+        config = IqdbConfig(
+            dim=DIM, metric="euclidean", database_id=DATABASE_ID, **{**self.settings, **settings}
+        )
+        self.step(
+            self._loaded(batches),
+            lambda: create_from(self.path, config, batches, files=self.files),
+            durable=True,
+        )
+
+    def open(self) -> None:
+        """Open the database for writing."""
+        self.step(None, self._open)
+
+    def _open(self) -> None:
+        self.db = Iqdb.open_existing(self.path, files=self.files, **self.settings)
+
+    def upsert(self, record_id: Any, metadata: Any = None) -> None:
+        """Store one record."""
+        self._seed += 1
+        change = self.now
+        change[record_id] = packed(self._seed), metadata
+        self.step(change, lambda: self.db.upsert(record_id, vector_of(self._seed), metadata))
+
+    def upsert_many(self, ids: list[Any], metadata: list[Any] | None = None) -> None:
+        """Store records in one batch."""
+        change = self.now
+        seeds = []
+        for i, record_id in enumerate(ids):
+            self._seed += 1
+            seeds.append(self._seed)
+            change[record_id] = packed(self._seed), None if metadata is None else metadata[i]
+        self.step(change, lambda: self.db.upsert_many(ids, [vector_of(seed) for seed in seeds], metadata))
+
+    def delete(self, *ids: Any) -> None:
+        """Remove records in one batch."""
+        change = {i: record for i, record in self.now.items() if i not in ids}
+        self.step(change, lambda: self.db.delete(list(ids)))
+
+    def bulk(self, *batches: RecordBatch) -> None:
+        """Load records past the log."""
+        self.step(self._loaded(batches), lambda: self.db.bulk_load(batches), durable=True)
+
+    def _loaded(self, batches: tuple[RecordBatch, ...]) -> dict[Any, tuple[bytes, Any]]:
+        change = self.now
+        for batch in batches:
+            dicts = batch.metadata.to_dicts() if batch.metadata is not None else [None] * len(batch)
+            for i, vector, metadata in zip(batch.ids.to_list(), batch.vectors, dicts, strict=True):
+                change[i] = vector.tobytes(), metadata
+        return change
+
+    def compact(self, compression: str | None = None) -> None:
+        """Fold, perhaps with another compression."""
+        self.step(None, lambda: self.db.compact(compression=compression), durable=True)
+
+    def sync(self) -> None:
+        """Sync the log, as the timer of the periodic policy does."""
+        log = self.db._store.log
+        if log is not None and log._writer is not None:
+            log._writer.sync()
+
+    def close(self, *, compact: bool = False) -> None:
+        """Close the handle."""
+        self.step(None, lambda: self.db.close(compact=compact), durable=compact)
+
+    def abandon(self) -> None:
+        """Let go of everything whatever state it is in; nothing is synced or written."""
+        db, self.db = self.db, None  # type: ignore[assignment]
+        if db is not None:
+            db.close(compact=False)
+
+
+def life(work: Work) -> None:
+    """Several generations: writes of all kinds, folds, another compression, a bulk load, a reopening."""
+    work.create()
+    work.upsert(1, {"a": 1})
+    work.upsert_many([2, 3, "four", b"five"], [{"a": 2}, None, {"b": "text"}, {}])
+    work.delete(2)
+    if work.policy == "periodic":
+        work.sync()
+    work.upsert(1)
+    work.compact()
+    work.upsert(6, {"a": 6.5})
+    work.delete(3, "four")
+    work.compact("lz4")
+    work.upsert(3)
+    work.close()
+    work.open()
+    work.upsert_many([7, 8])
+    if work.policy == "periodic":
+        work.sync()
+    work.upsert(9)
+    work.bulk(
+        batch_of([10, 11, 7], [100, 101, 102], [None, {"c": True}, None]),
+        batch_of([10], [103], [{"c": None}]),
+    )
+    work.upsert(12)
+    work.close(compact=True)
+
+
+def imported(work: Work) -> None:
+    """An import that creates the database, with an id that occurs twice, and a few writes."""
+    work.create_from(
+        batch_of([1, 2, "x"], [50, 51, 52], [None, {"n": 1}, {"n": 2}]),
+        batch_of([2, 5], [53, 54], [None, {"n": 3}]),
+        compression="zstd:3",
+    )
+    work.open()
+    work.upsert(1)
+    work.delete("x")
+    work.bulk(batch_of([20, 21], [60, 61], [None, None]))
+    work.bulk(batch_of([22], [62], [None]))
+    work.close()
+
+
+def many_frames(work: Work) -> None:
+    """A log of many frames, in several sectors, written by three handles one after the other."""
+    work.create()
+    for session in range(3):
+        for i in range(6):
+            work.upsert(100 * session + i, {"session": session})
+            if work.policy == "periodic" and i % 3 == 1:
+                work.sync()
+        work.delete(100 * session)
+        work.close()
+        work.open()
+    work.upsert_many(list(range(1000, 1060)))
+    work.upsert("last")
+    work.close()
+
+
+def nothing_kept(work: Work) -> None:
+    """Writes that cancel each other, so that one snapshot equals an earlier one byte for byte."""
+    work.create()
+    work.upsert(1)
+    work.delete(1)
+    work.compact()
+    work.upsert(1)
+    work.compact()
+    work.delete(1)
+    work.compact()
+    work.upsert(2)
+    work.close()
+
+
+def timer(work: Work) -> None:
+    """The timer of the periodic policy syncs while the next record is written."""
+    work.create(fsync=FsyncPolicy.periodic(0.001))
+    arrived, go_on = threading.Event(), threading.Event()
+
+    def hold(_: Any) -> None:
+        if threading.current_thread().name == "iqdb-fsync":
+            arrived.set()
+            assert go_on.wait(60)
+
+    work.files.on_sync = hold  # type: ignore[attr-defined]
+    for i in range(3):
+        work.upsert(2 * i)
+        assert arrived.wait(60)
+        arrived.clear()
+        # This one is behind the sync that is at work.
+        work.upsert(2 * i + 1)
+        go_on.set()
+        assert arrived.wait(60)
+        go_on.clear()
+        arrived.clear()
+        go_on.set()
+        while work.db._store.log._writer._timer is not None:  # type: ignore[union-attr]
+            threading.Event().wait(0.001)
+        go_on.clear()
+    work.files.on_sync = None  # type: ignore[attr-defined]
+    work.close()
