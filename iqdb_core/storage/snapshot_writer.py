@@ -238,11 +238,12 @@ class SnapshotWriter:
             self._files.sync(self._sink.file)
         return SnapshotSummary(header.identity, digest, self._n_rows, header.file_bytes, ids.kept_rows)
 
-    def add_index(self, arrays: Mapping[str, NDArray[Any]]) -> SnapshotSummary:
+    def add_index(self, arrays: Mapping[str, NDArray[Any]], *, derived: bool = True) -> SnapshotSummary:
         """Put the arrays of an index behind the records of a finished snapshot, in the order given.
 
         Between `finish` and this the file is a complete snapshot without its index: what an index is
-        built from. Nothing may have it open while it is extended.
+        built from. Nothing may have it open while it is extended. Sections that are not `derived` are for
+        readers that must know them.
         """
         done = self._finished
         assert done is not None, "finish comes first"
@@ -255,7 +256,9 @@ class SnapshotWriter:
         for name, array in arrays.items():
             output = DirectOutput(self._sink, end)
             dtype = f"{array.dtype.kind}{8 * array.dtype.itemsize}"
-            stream = SectionStream(name, dtype, self._database_id, output, flags=FLAG_DERIVED)
+            stream = SectionStream(
+                name, dtype, self._database_id, output, flags=FLAG_DERIVED if derived else 0
+            )
             raw = as_bytes(np.ascontiguousarray(array).data)
             for start in range(0, len(raw), _COPY_BYTES):
                 stream.append(raw[start : start + _COPY_BYTES])
