@@ -11,8 +11,12 @@ from itertools import repeat
 from typing import TYPE_CHECKING
 
 from iqdb_core import _kernels
+<<<<<<< HEAD
 from iqdb_core.bitmap import count_ones, rows_of
 from iqdb_core.errors import DimensionMismatchError, InvalidVectorError
+=======
+from iqdb_core.errors import DimensionMismatchError, InvalidVectorError, StructureError
+>>>>>>> hnsw
 from iqdb_core.hits import Hit, make_hit
 from iqdb_core.index.topk import TopK
 from iqdb_core.storage.layout import VECTORS
@@ -20,8 +24,12 @@ from iqdb_core.storage.layout import VECTORS
 if TYPE_CHECKING:
     from iqdb_core.index.protocol import Buffer
     from iqdb_core.search_request import Request
+<<<<<<< HEAD
     from iqdb_core.storage.snapshot import Snapshot
     from iqdb_core.view import View
+=======
+    from iqdb_core.view import Base, View
+>>>>>>> hnsw
 
 # Where fewer than one row in this many is a candidate, compressed vectors are decoded for these alone.
 _FEW_CANDIDATES = 64
@@ -108,21 +116,26 @@ def search_candidates(
     if vectors.block_crcs is None:
         _decode(base.snapshot, mask, threads)
     out = TopK(n_queries, k)
-    damaged = base.index.search(
-        vectors,
-        queries,
-        out,
-        mask=mask,
-        max_distance=request.max_distance,
-        exact=request.exact,
-        parameters=request.parameters,
-        threads=threads,
-    )
+    try:
+        damaged = base.index.search(
+            vectors,
+            queries,
+            out,
+            mask=mask,
+            max_distance=request.max_distance,
+            exact=request.exact,
+            parameters=request.parameters,
+            threads=threads,
+        )
+    except (TypeError, ValueError) as error:
+        # The queries were checked, so a kernel can only have refused arrays of the file.
+        raise unusable_index(base, error) from error
     if damaged >= 0:
         raise base.snapshot.section(VECTORS).damaged_block(damaged)
     return out
 
 
+<<<<<<< HEAD
 def _decode(snapshot: Snapshot, mask: Buffer | None, threads: int) -> None:
     """Decode the compressed vectors of all candidates; of few candidates just those."""
     if mask is not None:
@@ -131,6 +144,13 @@ def _decode(snapshot: Snapshot, mask: Buffer | None, threads: int) -> None:
             snapshot.ensure_vectors(rows_of(bits, snapshot.n_rows))
             return
     snapshot.ensure_vectors(threads=threads)
+=======
+def unusable_index(base: Base, reason: object) -> StructureError:
+    """Return the error that reports arrays of an index that are verified and contradict each other."""
+    kind = base.index.kind.value
+    expected = 'arrays that agree with the records; "iqdb optimize" builds it anew'
+    return StructureError(base.snapshot.path, f"the index {kind}", expected, f"unusable ({reason})")
+>>>>>>> hnsw
 
 
 def search_delta(view: View, queries: Buffer, n_queries: int, request: Request, threads: int) -> TopK | None:
