@@ -11,12 +11,8 @@ from itertools import repeat
 from typing import TYPE_CHECKING
 
 from iqdb_core import _kernels
-<<<<<<< HEAD
 from iqdb_core.bitmap import count_ones, rows_of
-from iqdb_core.errors import DimensionMismatchError, InvalidVectorError
-=======
 from iqdb_core.errors import DimensionMismatchError, InvalidVectorError, StructureError
->>>>>>> hnsw
 from iqdb_core.hits import Hit, make_hit
 from iqdb_core.index.topk import TopK
 from iqdb_core.storage.layout import VECTORS
@@ -24,12 +20,8 @@ from iqdb_core.storage.layout import VECTORS
 if TYPE_CHECKING:
     from iqdb_core.index.protocol import Buffer
     from iqdb_core.search_request import Request
-<<<<<<< HEAD
     from iqdb_core.storage.snapshot import Snapshot
-    from iqdb_core.view import View
-=======
     from iqdb_core.view import Base, View
->>>>>>> hnsw
 
 # Where fewer than one row in this many is a candidate, compressed vectors are decoded for these alone.
 _FEW_CANDIDATES = 64
@@ -135,7 +127,6 @@ def search_candidates(
     return out
 
 
-<<<<<<< HEAD
 def _decode(snapshot: Snapshot, mask: Buffer | None, threads: int) -> None:
     """Decode the compressed vectors of all candidates; of few candidates just those."""
     if mask is not None:
@@ -144,13 +135,13 @@ def _decode(snapshot: Snapshot, mask: Buffer | None, threads: int) -> None:
             snapshot.ensure_vectors(rows_of(bits, snapshot.n_rows))
             return
     snapshot.ensure_vectors(threads=threads)
-=======
+
+
 def unusable_index(base: Base, reason: object) -> StructureError:
     """Return the error that reports arrays of an index that are verified and contradict each other."""
     kind = base.index.kind.value
     expected = 'arrays that agree with the records; "iqdb optimize" builds it anew'
     return StructureError(base.snapshot.path, f"the index {kind}", expected, f"unusable ({reason})")
->>>>>>> hnsw
 
 
 def search_delta(view: View, queries: Buffer, n_queries: int, request: Request, threads: int) -> TopK | None:

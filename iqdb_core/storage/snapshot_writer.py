@@ -253,7 +253,6 @@ class SnapshotWriter:
         entries = list(done.entries)
         tables = list(done.tables)
         end = done.end
-        flags = FLAG_DERIVED if derived else 0
         for name, array in arrays.items():
             output = DirectOutput(self._sink, end)
             dtype = f"{array.dtype.kind}{8 * array.dtype.itemsize}"
