@@ -30,6 +30,7 @@ from iqdb_core.storage.layout import (
     ID_BYTES,
     ID_KINDS,
     ID_OFFSETS,
+    ID_ORDER,
     IDS,
     META_DATA,
     META_GROUPS,
@@ -41,6 +42,8 @@ from iqdb_core.storage.section import block_prefix
 from iqdb_core.storage.structure import check_config, check_header, check_section_table
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from iqdb_core.records import MetadataColumns
 
 _STEP_BYTES = 4 << 20
@@ -89,10 +92,11 @@ def read_back_digest(file: OpenFile, files: FileSystem = OS_FILES, *, threads: i
     }
     config = sections[CONFIG]
     check_config(bytes(config.read(0, config.entry.raw_bytes)), header, path)
-    digested = {VECTORS, IDS, ID_KINDS, ID_OFFSETS, ID_BYTES, META_ROWS, META_GROUPS, META_DATA}
+    read = {VECTORS, IDS, ID_KINDS, ID_OFFSETS, ID_BYTES, ID_ORDER, META_ROWS, META_GROUPS, META_DATA}
     for name, section in sections.items():
-        if name not in digested:
+        if name not in read:
             section.verify_all()
+    _check_order(sections, header.n_rows, path)
 
     if META_ROWS in sections:
         rows = np.frombuffer(sections[META_ROWS].read_all(), np.uint64).tolist()
@@ -157,6 +161,51 @@ def _read_ids(sections: dict[str, StoredSection], start: int, stop: int) -> Ids:
         row, reason = problem
         raise StructureError(sections[ID_KINDS].path, f"the id of row {start + row}", "an id", reason)
     return ids
+
+
+def _check_order(sections: dict[str, StoredSection], n_rows: int, path: str) -> None:
+    """Make sure that every record is found by its id: the digest does not cover the order of the ids."""
+    if not n_rows:
+        return
+    order = np.frombuffer(sections[ID_ORDER].read_all(), np.uint32) if ID_ORDER in sections else None
+    if order is not None and int(order.max()) >= n_rows:
+        raise StructureError(path, "the order of the ids", f"rows below {n_rows}", int(order.max()))
+    right = _integers_ascend(sections[IDS], order) if IDS in sections else _are_found(sections, order)
+    if not right:
+        raise StructureError(path, "the order of the ids", "different ids, ascending", "others")
+
+
+def _integers_ascend(section: StoredSection, order: NDArray[np.uint32] | None) -> bool:
+    """Strictly ascending values are different ones: then the order names every row once, too."""
+    if order is not None:
+        ids = np.frombuffer(section.read_all(), np.uint64)[order]
+        return bool(np.all(ids[1:] > ids[:-1]))
+    last = -1
+    for start in range(0, section.entry.raw_bytes, 8 * _STEP_ROWS):
+        stop = min(start + 8 * _STEP_ROWS, section.entry.raw_bytes)
+        ids = np.frombuffer(section.read(start, stop), np.uint64)
+        if int(ids[0]) <= last or not bool(np.all(ids[1:] > ids[:-1])):
+            return False
+        last = int(ids[-1])
+    return True
+
+
+def _are_found(sections: dict[str, StoredSection], order: NDArray[np.uint32] | None) -> bool:
+    """Look every id up as a reader does."""
+    kinds, offsets, data = (sections[name].read_all() for name in (ID_KINDS, ID_OFFSETS, ID_BYTES))
+    n_rows = len(kinds)
+    for start in range(0, n_rows, _STEP_ROWS):
+        stop = min(start + _STEP_ROWS, n_rows)
+        ends = np.frombuffer(offsets, np.uint64)[start : stop + 1]
+        asked = kinds[start:stop], ends - ends[0], data[int(ends[0]) : int(ends[-1])]
+        rows = np.empty(stop - start, np.int64)
+        try:
+            _kernels.lookup_var(kinds, offsets.cast("Q"), data, order, *asked, rows)
+        except ValueError:
+            return False
+        if not np.array_equal(rows, np.arange(start, stop)):
+            return False
+    return True
 
 
 class StoredSection:
