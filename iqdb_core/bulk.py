@@ -93,6 +93,7 @@ class BulkLoad:
                 if expected is not None:
                     expected = expected.plus(writer.hashed_digest.minus(rewritten))
                 summary = writer.finish(expected)
+                new.check_rows(summary, n_old + rows_read)
                 if summary.kept_rows is None:
                     origin = None if view is None else Origin.of_view(view).then(rows_read)
                     summary = add_index(writer, new, summary, self._config, origin, self._threads)
@@ -152,6 +153,7 @@ class BulkLoad:
                     else:
                         writer.append(everything.take(run))
                 rewritten = writer.finish(expected)
+                again.check_rows(rewritten, len(kept))
                 origin = None if view is None else Origin.of_view(view).then(rows_read).take(kept)
                 rewritten = add_index(writer, again, rewritten, self._config, origin, self._threads)
             again.prove(rewritten, expected, len(kept), self._threads)

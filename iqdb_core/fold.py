@@ -73,7 +73,8 @@ class NewSnapshot:
         Raises:
             ContentMismatchError: it holds something else.
         """
-        if summary.kept_rows is not None or summary.n_rows != n_rows:
+        self.check_rows(summary, n_rows)
+        if summary.kept_rows is not None:
             raise StructureError(
                 self.path, "the rewritten file", f"{n_rows} distinct records", summary.n_rows
             )
@@ -83,6 +84,15 @@ class NewSnapshot:
             found = sync_and_read_back(self.file, self.files, threads=threads)
         if found != expected:
             raise ContentMismatchError(self.path, expected.hex(), found.hex())
+
+    def check_rows(self, summary: SnapshotSummary, n_rows: int) -> None:
+        """Compare the number of rows with what was given to the writer, before anything builds upon it.
+
+        Raises:
+            StructureError: records were lost or doubled on the way.
+        """
+        if summary.n_rows != n_rows:
+            raise StructureError(self.path, "the rewritten file", f"{n_rows} records", summary.n_rows)
 
     def installed(self, path: str) -> None:
         """Say that the file is at `path` now and belongs to a store."""
@@ -164,6 +174,7 @@ def fold(
             with SnapshotWriter(new.sink, config, old.database_id, store.files, threads=threads) as writer:
                 append_view(writer, view)
                 summary = writer.finish(expected)
+                new.check_rows(summary, view.n_records)
                 if summary.kept_rows is None:
                     origin = None if rebuild else Origin.of_view(view)
                     summary = add_index(writer, new, summary, config, origin, threads)

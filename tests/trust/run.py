@@ -20,11 +20,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import crashes  # noqa: E402
-import faults  # noqa: E402
-import kills  # noqa: E402
-import sabotage  # noqa: E402
-import workloads  # noqa: E402
+import crashes
+import faults
+import kills
+import sabotage
+import workloads
 
 # Workload, policy, states in the short form and in the long one (None: all), with a second crash.
 HISTORIES = [
