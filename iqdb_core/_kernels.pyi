@@ -1,5 +1,5 @@
 """
-Pure functions over buffers: exact search, distances, checksums, hashes, ids, JSON.
+Pure functions over buffers: exact search, distances, checksums, hashes, ids, JSON, graphs.
 """
 
 from collections.abc import Sequence
@@ -126,6 +126,72 @@ def format_f32_json(vector: Buffer) -> bytes:
     """
     The vector as a JSON array, each component as the shortest decimal that reads back as the same float32.
     """
+
+def train_codes(rows: Buffer, metric: int) -> list[float]:
+    """
+    The code model for rows (float32[n, dim]) under a metric (0 to 3), as a list of float64:
+    unit_length, scale, norm_unit, and the mean of every component.
+    """
+
+def encode_codes(model: Buffer, rows: Buffer, out_codes: Buffer, out_lengths: Buffer, out_norms: Buffer | None = None, threads: int = 1) -> None:
+    """
+    Encode rows (float32[n, dim]).
+
+    Args:
+        model: float64, as train_codes returns it.
+        rows: float32[n, dim].
+        out_codes: uint8[n, stride], stride = the coded components rounded up to a multiple of 32.
+        out_lengths: int32[n]: sum of squares of each code.
+        out_norms: float32[n]: length of each row over norm_unit; None: not wanted.
+        threads: At most so many threads.
+    """
+
+def extend_graph(metric: int, codes: Buffer, lengths: Buffer, links: Buffer, entries: Buffer, fresh: Buffer, m: int, ef_construction: int, seed: int, threads: int = 1) -> list[int]:
+    """
+    Insert rows into a graph, and return its entries.
+
+    Args:
+        metric: 0 to 3.
+        codes: uint8[n, stride].
+        lengths: int32[n].
+        links: uint32[n, 2 m]: those of `fresh` rows are written. 0xffffffff: no neighbour.
+        entries: uint32: where walks begin in the linked part.
+        fresh: uint32: rows to insert; all others are linked already.
+        m: Neighbours chosen for a new row.
+        ef_construction: Breadth of the walk that finds them.
+        seed: Order of insertion.
+        threads: At most so many threads; the result does not depend on it.
+    """
+
+def carry_graph(metric: int, codes: Buffer, lengths: Buffer, links: Buffer, old_links: Buffer, old_entries: Buffer, target: Buffer, m: int, ef_construction: int, threads: int = 1) -> list[int]:
+    """
+    Carry a graph over to new row numbers and repair it around rows that are gone; return its entries.
+
+    Args:
+        metric: 0 to 3.
+        codes: uint8[n, stride] of the new rows.
+        lengths: int32[n].
+        links: uint32[n, 2 m]: written for every row that `target` names.
+        old_links: uint32[old_n, 2 m].
+        old_entries: uint32.
+        target: uint32[old_n]: the new row of each old one, or 0xffffffff when it is gone.
+        m: As at the build.
+        ef_construction: As at the build.
+        threads: At most so many threads; the result does not depend on it.
+    """
+
+class StoredGraph:
+    """A graph over codes, searched in place."""
+
+    def __init__(self, metric: int, dim: int, model: Buffer, codes: Buffer, lengths: Buffer, links: Buffer, entries: Buffer, norms: Buffer | None = None, code_blocks: tuple[Buffer, Buffer, int] | None = None, link_blocks: tuple[Buffer, Buffer, int] | None = None) -> None: ...
+
+    def search(self, vectors: Buffer, queries: Buffer, k: int, breadth: int, scored: int, out_rows: Buffer, out_distances: Buffer, out_counts: Buffer, out_visited: Buffer, *, mask: Buffer | None = None, threads: int = 1, vector_blocks: tuple[Buffer, Buffer, int] | None = None, max_distance: float = ...) -> tuple[int, int]:
+        """
+        Walk the graph for each query and score the nearest `scored` rows that pass the mask by their vectors.
+
+        Returns:
+            (0, 0), or what is damaged (1 codes, 2 links, 3 vectors) and its block; then the outputs mean nothing.
+        """
 
 class JsonlError(ValueError):
     """

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from iqdb_core.aio_searching import AsyncSearching
 from iqdb_core.aio_threads import HandleThreads, Steps, run_alone, worker_count
+from iqdb_core.aio_tuning import AsyncTuning
 from iqdb_core.database import Iqdb
 from iqdb_core.types import DistanceMetric
 
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
     from iqdb_core.config import CacheConfig, Compression, FsyncPolicy, IqdbConfig
     from iqdb_core.filters import Filter
     from iqdb_core.records import RecordBatch
-    from iqdb_core.reports import BulkReport, FoldReport, OptimizeReport
+    from iqdb_core.reports import BulkReport, FoldReport
     from iqdb_core.storage.files import FileSystem
     from iqdb_core.types import Metadata, MetadataValue, VectorId
 
 
-class AsyncIqdb(AsyncSearching):
+class AsyncIqdb(AsyncSearching, AsyncTuning):
     """A handle like `Iqdb` whose work runs in threads, so that the event loop goes on.
 
     Every method does what the method of `Iqdb` with its name does, takes the same arguments and raises
@@ -293,10 +294,6 @@ class AsyncIqdb(AsyncSearching):
     async def flush(self) -> FoldReport:
         """Fold the log into the snapshot, so that the database is one file; `compact` as it stands."""
         return await self._threads.write(self._db.flush)
-
-    async def optimize(self) -> OptimizeReport:
-        """Rebuild the index where that helps; see `Iqdb.optimize`."""
-        return await self._threads.write(self._db.optimize)
 
     async def refresh(self) -> bool:
         """Bring a read-only handle up to what is on disk now; see `Iqdb.refresh`."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from iqdb_core.aio_threads import HandleThreads
     from iqdb_core.cache import CacheStats
     from iqdb_core.database import Iqdb
+    from iqdb_core.explain import SearchExplanation
     from iqdb_core.filters import Filter
     from iqdb_core.hits import Hit
     from iqdb_core.index.protocol import Buffer
@@ -138,3 +139,53 @@ class AsyncSearching:
     async def clear_cache(self) -> None:
         """Drop all cached search results; see `Iqdb.clear_cache`."""
         await self._threads.read(self._db.clear_cache)
+
+    async def explain(
+        self,
+        query: ArrayLike,
+        k: int,
+        *,
+        filter: Filter | str | None = None,
+        ef: int | None = None,
+        n_probes: int | None = None,
+        exact: bool = False,
+        max_distance: float | None = None,
+    ) -> SearchExplanation:
+        """Search, and return how it was done; see `Iqdb.explain`."""
+        return await self._threads.read(
+            self._db.explain,
+            query,
+            k,
+            filter=filter,
+            ef=ef,
+            n_probes=n_probes,
+            exact=exact,
+            max_distance=max_distance,
+        )
+
+    async def explain_buffers(
+        self,
+        queries: Buffer,
+        n_queries: int,
+        k: int,
+        *,
+        filter: Filter | str | None = None,
+        ef: int | None = None,
+        n_probes: int | None = None,
+        exact: bool = False,
+        max_distance: float | None = None,
+        metadata: bool = True,
+    ) -> tuple[list[list[Hit]], SearchExplanation]:
+        """Search, and return the hits and how they were found; see `Iqdb.explain_buffers`."""
+        return await self._threads.read(
+            self._db.explain_buffers,
+            queries,
+            n_queries,
+            k,
+            filter=filter,
+            ef=ef,
+            n_probes=n_probes,
+            exact=exact,
+            max_distance=max_distance,
+            metadata=metadata,
+        )

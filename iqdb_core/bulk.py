@@ -15,6 +15,7 @@ from iqdb_core.batches import slab_rows, view_digest
 from iqdb_core.digest import batch_digest
 from iqdb_core.errors import DuplicateIdError, InvalidParameterError
 from iqdb_core.fold import NewSnapshot, append_view, replace
+from iqdb_core.indexing import Origin, add_index
 from iqdb_core.opening import HandleSettings, check_buildable, check_free, database_id, install_new
 from iqdb_core.reports import BulkReport
 from iqdb_core.sources import checked_batch
@@ -66,7 +67,7 @@ class BulkLoad:
         if on_duplicate not in ("last", "error"):
             raise InvalidParameterError("on_duplicate", on_duplicate, '"last" or "error"')
         self._begin = begin
-        self._config = config
+        self._config = dict(config)
         self._database_id = database_id
         self._on_duplicate = on_duplicate
         self._threads = threads
@@ -92,11 +93,15 @@ class BulkLoad:
                 if expected is not None:
                     expected = expected.plus(writer.hashed_digest.minus(rewritten))
                 summary = writer.finish(expected)
+                new.check_rows(summary, n_old + rows_read)
+                if summary.kept_rows is None:
+                    origin = None if view is None else Origin.of_view(view).then(rows_read)
+                    summary = add_index(writer, new, summary, self._config, origin, self._threads)
             if summary.kept_rows is None:
                 new.prove(summary, summary.digest, n_old + rows_read, self._threads)
                 install(new, summary)
                 return _report(rows_read, rows_read, 0, summary)
-            return self._without_replaced(new, summary, n_old, rows_read, install)
+            return self._without_replaced(new, summary, view, n_old, rows_read, install)
 
     def _writer(self, new: NewSnapshot) -> SnapshotWriter:
         return SnapshotWriter(new.sink, self._config, self._database_id, new.files, threads=self._threads)
@@ -120,6 +125,7 @@ class BulkLoad:
         self,
         new: NewSnapshot,
         summary: SnapshotSummary,
+        view: View | None,
         n_old: int,
         rows_read: int,
         install: Callable[[NewSnapshot, SnapshotSummary], None],
@@ -147,6 +153,9 @@ class BulkLoad:
                     else:
                         writer.append(everything.take(run))
                 rewritten = writer.finish(expected)
+                again.check_rows(rewritten, len(kept))
+                origin = None if view is None else Origin.of_view(view).then(rows_read).take(kept)
+                rewritten = add_index(writer, again, rewritten, self._config, origin, self._threads)
             again.prove(rewritten, expected, len(kept), self._threads)
             install(again, rewritten)
         n_added = len(kept) - n_old

@@ -9,11 +9,12 @@ therefore known to be folded in.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from iqdb_core.batches import segments, view_digest
 from iqdb_core.config import Compression
 from iqdb_core.errors import ContentMismatchError, FileIOError, StructureError
+from iqdb_core.indexing import Origin, add_index, built_alike
 from iqdb_core.records import RecordBatch
 from iqdb_core.reports import FoldReport
 from iqdb_core.storage.files import OpenFile
@@ -22,6 +23,7 @@ from iqdb_core.storage.snapshot import Snapshot
 from iqdb_core.storage.snapshot_writer import SnapshotWriter
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
     from iqdb_core.log_link import LogLink
@@ -72,7 +74,8 @@ class NewSnapshot:
         Raises:
             ContentMismatchError: it holds something else.
         """
-        if summary.kept_rows is not None or summary.n_rows != n_rows:
+        self.check_rows(summary, n_rows)
+        if summary.kept_rows is not None:
             raise StructureError(
                 self.path, "the rewritten file", f"{n_rows} distinct records", summary.n_rows
             )
@@ -82,6 +85,15 @@ class NewSnapshot:
             found = sync_and_read_back(self.file, self.files, threads=threads)
         if found != expected:
             raise ContentMismatchError(self.path, expected.hex(), found.hex())
+
+    def check_rows(self, summary: SnapshotSummary, n_rows: int) -> None:
+        """Compare the number of rows with what was given to the writer, before anything builds upon it.
+
+        Raises:
+            StructureError: records were lost or doubled on the way.
+        """
+        if summary.n_rows != n_rows:
+            raise StructureError(self.path, "the rewritten file", f"{n_rows} records", summary.n_rows)
 
     def installed(self, path: str) -> None:
         """Say that the file is at `path` now and belongs to a store."""
@@ -116,12 +128,23 @@ def append_view(writer: SnapshotWriter, view: View) -> None:
             writer.append_rows(snapshot, *segment)
 
 
-def fold(store: Store, *, compression: Compression | str | None = None) -> FoldReport:
+def fold(
+    store: Store,
+    *,
+    compression: Compression | str | None = None,
+    index: Mapping[str, Any] | None = None,
+    rebuild: bool = False,
+    threads: int | None = None,
+) -> FoldReport:
     """Write the store's records into a new snapshot, put it in place and remove the log.
 
     Args:
         store: an open, writable store.
         compression: compress the new snapshot in this way; None keeps the present one.
+        index: the index configuration of the new snapshot, as a plain dict; None keeps the present one.
+            The index is built anew, unless only settings change that a search reads and no build does.
+        rebuild: build the index anew even where nothing has changed.
+        threads: threads to use; None: those of the store.
 
     Raises:
         ContentMismatchError: the new file did not hold what it must; nothing was changed.
@@ -136,21 +159,27 @@ def fold(store: Store, *, compression: Compression | str | None = None) -> FoldR
         config = dict(old.config)
         if compression is not None:
             config["compression"] = str(Compression.parse(compression))
+        if index is not None:
+            config["index"] = dict(index)
+            rebuild = rebuild or not built_alike(config["index"], old.config["index"])
+        threads = store.threads if threads is None else threads
         weight = store.delta_weight
         log_bytes = 0 if store.log is None else store.log.size_bytes()
-        if weight == 0 and config == old.config:
+        if weight == 0 and config == old.config and not rebuild:
             if store.log is not None:
                 store.log.remove()
             return _report(old, old, view, log_bytes, changed=False)
         path = None if store.in_memory else store.path
         with NewSnapshot(path, store.files, like=store.lock_file) as new:
-            expected = view_digest(view, store.threads)
-            with SnapshotWriter(
-                new.sink, config, old.database_id, store.files, threads=store.threads
-            ) as writer:
+            expected = view_digest(view, threads)
+            with SnapshotWriter(new.sink, config, old.database_id, store.files, threads=threads) as writer:
                 append_view(writer, view)
                 summary = writer.finish(expected)
-            new.prove(summary, expected, view.n_records, store.threads)
+                new.check_rows(summary, view.n_records)
+                if summary.kept_rows is None:
+                    origin = None if rebuild else Origin.of_view(view)
+                    summary = add_index(writer, new, summary, config, origin, threads)
+            new.prove(summary, expected, view.n_records, threads)
             replace(store, new)
         return _report(old, store.view().base.snapshot, view, log_bytes, changed=True)
 

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from iqdb_core.cache import ResultCache
     from iqdb_core.config import CacheConfig, FsyncPolicy, IqdbConfig
     from iqdb_core.delta import Delta
+    from iqdb_core.errors import ChecksumError
     from iqdb_core.log_link import LogLink
     from iqdb_core.records import RecordBatch
+    from iqdb_core.storage.section import Blocks, Section
     from iqdb_core.storage.snapshot import Snapshot
     from iqdb_core.storage.wal import LogContents
     from iqdb_core.types import MetadataValue, VectorId
@@ -388,11 +390,39 @@ class _Logged:
             self._store.poison(error)
 
 
+class IndexArray:
+    """A section of an index as the index sees it; see `index.protocol.StoredArray`."""
+
+    __slots__ = ("_section",)
+
+    def __init__(self, section: Section) -> None:
+        self._section = section
+
+    @property
+    def buffer(self) -> memoryview:
+        """The array, of which only what `blocks` verifies may be used."""
+        return self._section.shaped(self._section.unverified())
+
+    @property
+    def blocks(self) -> Blocks:
+        """What a kernel verifies blocks with."""
+        return self._section.blocks()
+
+    def verified(self) -> memoryview:
+        """Return the array, all of it verified."""
+        return self._section.array()
+
+    def damaged(self, block: int) -> ChecksumError:
+        """Return the error that reports a block whose checksum is wrong."""
+        return self._section.damaged_block(block)
+
+
 def open_base(snapshot: Snapshot) -> Base:
     """Return a snapshot together with its index."""
 
-    def array(name: str) -> memoryview | None:
-        return snapshot.array(name) if name in snapshot.sections else None
+    def array(name: str) -> IndexArray | None:
+        section = snapshot.sections.get(name)
+        return None if section is None else IndexArray(section)
 
     settings = snapshot.config["index"]
     kind = index_class(IndexKind(settings["kind"]))

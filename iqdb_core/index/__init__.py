@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 # The kinds that this release can build. The configuration of the others is already defined, so that
 # their arrival changes the meaning of no file.
-SUPPORTED_INDEX_KINDS: Final = (IndexKind.FLAT,)
+SUPPORTED_INDEX_KINDS: Final = (IndexKind.FLAT, IndexKind.HNSW)
 
 
 def index_class(kind: IndexKind) -> type[Index]:
@@ -25,6 +25,10 @@ def index_class(kind: IndexKind) -> type[Index]:
 
         kinds = ", ".join(supported.value for supported in SUPPORTED_INDEX_KINDS)
         raise InvalidConfigError("index", kind.value, f"a kind that this release builds: {kinds}")
+    if kind is IndexKind.HNSW:
+        from iqdb_core.index.hnsw import HnswIndex
+
+        return HnswIndex
     from iqdb_core.index.flat import FlatIndex
 
     return FlatIndex

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from iqdb_core import _kernels
+from iqdb_core.index.topk import SCAN
 from iqdb_core.types import IndexKind
 
 if TYPE_CHECKING:
@@ -67,18 +68,32 @@ class FlatIndex:
         threads: int,
     ) -> int:
         """Compare every candidate row with every query."""
-        return _kernels.search_flat(
-            vectors.buffer,
-            queries,
-            self._metric,
-            out.k,
-            out.rows,
-            out.distances,
-            out.counts,
-            mask=mask,
-            threads=threads,
-            block_crcs=vectors.block_crcs,
-            verified=vectors.verified,
-            crc_prefix=vectors.crc_prefix,
-            max_distance=max_distance,
-        )
+        return scan(self._metric, vectors, queries, out, mask, max_distance, threads)
+
+
+def scan(
+    metric_tag: int,
+    vectors: VectorBlock,
+    queries: Buffer,
+    out: TopK,
+    mask: Buffer | None,
+    max_distance: float,
+    threads: int,
+) -> int:
+    """Compare every candidate row with every query: what exact search is on every index kind."""
+    out.plan = SCAN
+    return _kernels.search_flat(
+        vectors.buffer,
+        queries,
+        metric_tag,
+        out.k,
+        out.rows,
+        out.distances,
+        out.counts,
+        mask=mask,
+        threads=threads,
+        block_crcs=vectors.block_crcs,
+        verified=vectors.verified,
+        crc_prefix=vectors.crc_prefix,
+        max_distance=max_distance,
+    )

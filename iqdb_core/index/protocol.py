@@ -22,11 +22,31 @@ if TYPE_CHECKING:
 Buffer: TypeAlias = Any
 """Any object with the buffer protocol, C-contiguous: memoryview, bytearray, array or ndarray."""
 
-ArrayReader: TypeAlias = "Callable[[str], memoryview | None]"
-"""Returns a named array of the snapshot, verified, or None when the snapshot has none of that name."""
+ArrayReader: TypeAlias = "Callable[[str], StoredArray | None]"
+"""Returns a named array of the snapshot, or None when the snapshot has none of that name."""
 
 IndexArrays: TypeAlias = "Mapping[str, NDArray[Any]]"
 """What an index persists: one- or two-dimensional arrays by section name ("hnsw.links")."""
+
+
+class StoredArray(Protocol):
+    """A persisted array of an index.
+
+    Attributes:
+        buffer: the array in its type and shape, for kernels that verify what they use by `blocks`.
+        blocks: (crcs, verified, prefix) as in `VectorBlock`.
+    """
+
+    @property
+    def buffer(self) -> memoryview: ...  # noqa: D102 - see the class
+    @property
+    def blocks(self) -> tuple[Buffer, Buffer, int]: ...  # noqa: D102
+
+    def verified(self) -> memoryview:
+        """Return the array, all of it verified."""
+
+    def damaged(self, block: int) -> Exception:
+        """Return the error that reports a block whose checksum is wrong."""
 
 
 class VectorBlock(Protocol):

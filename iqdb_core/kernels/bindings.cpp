@@ -206,7 +206,7 @@ Returns:
 }  // namespace iqdb
 
 NB_MODULE(_kernels, m) {
-  m.doc() = "Pure functions over buffers: exact search, distances, checksums, hashes, ids, JSON.";
+  m.doc() = "Pure functions over buffers: exact search, distances, checksums, hashes, ids, JSON, graphs.";
   iqdb::select_best_variant();
   if (const char* name = std::getenv("IQDB_KERNELS"); name != nullptr && *name != '\0') {
     if (!iqdb::select_variant(name)) {
@@ -217,5 +217,6 @@ NB_MODULE(_kernels, m) {
   }
   iqdb::bind_distances(m);
   iqdb::bind_bytes(m);
+  iqdb::bind_graph(m);
   iqdb::bind_jsonl(m);
 }

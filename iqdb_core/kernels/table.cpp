@@ -1,6 +1,7 @@
 #include "table.hpp"
 
 #include "canonical.hpp"
+#include "code_kernels.hpp"
 #include "scan.hpp"
 #include "simd.hpp"
 #include "tiles.hpp"
@@ -24,6 +25,7 @@ const Kernels& kernels() {
       .max_panel_vectors = kMaxPanelVectors,
       .pack = pack,
       .tiles = tiles,
+      .code_sums = code_sums,
       .first_non_finite = first_non_finite,
   };
   return table;

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 
+#include "code_table.hpp"
 #include "metric.hpp"
 
 namespace iqdb {
@@ -73,6 +74,8 @@ struct Kernels {
   void (*pack)(const float* const* queries, std::size_t n_queries, std::size_t dim, std::size_t vectors,
                float* panel);
   void (*tiles)(Pass pass, const TileTask& task);
+
+  void (*code_sums)(CodeSum kind, const CodeTask& task);
 
   // The index of the first infinity or NaN, or n.
   std::size_t (*first_non_finite)(const float* x, std::size_t n);

@@ -88,6 +88,16 @@ class SnapshotSummary(NamedTuple):
     kept_rows: NDArray[np.int64] | None
 
 
+class _Finished(NamedTuple):
+    """The sections of a finished snapshot, so that more can follow."""
+
+    entries: list[SectionEntry]
+    tables: list[bytes]
+    end: int
+    id_encoding: int
+    digest: ContentDigest
+
+
 class SnapshotWriter:
     """Writes one snapshot: `append` any number of times, then `finish`; `close` in any case.
 
@@ -133,7 +143,7 @@ class SnapshotWriter:
         self._vectors = self._stream(VECTORS, "f32", self._vectors_output)
         self._ids = IdSections(self._spooled, self._new_spool)
         self._metadata = MetadataSections(self._spooled)
-        self._index_sections: list[tuple[SectionStream, tuple[int, ...]]] = []
+        self._finished: _Finished | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -197,14 +207,6 @@ class SnapshotWriter:
         self._metadata.append_rows(snapshot, start, stop)
         self._n_rows += stop - start
 
-    def add_index_section(self, name: str, data: NDArray[Any], *, derived: bool = True) -> None:
-        """Add an array of the index, of one or two dimensions. Sections stand in the order of the calls."""
-        output = self._new_spool()
-        dtype = f"{data.dtype.kind}{8 * data.dtype.itemsize}"
-        stream = SectionStream(name, dtype, self._database_id, output, flags=FLAG_DERIVED if derived else 0)
-        stream.append(as_bytes(np.ascontiguousarray(data).data))
-        self._index_sections.append((stream, data.shape))
-
     def finish(self, digest: ContentDigest | None = None, *, sync: bool = False) -> SnapshotSummary:
         """Write everything that is still to be written, the header last.
 
@@ -230,12 +232,51 @@ class SnapshotWriter:
             *ids.streams,
             *self._metadata.finish(),
             (config, (len(encoded),)),
-            *self._index_sections,
         ]
         header = self._write_sections(streams, ids.encoding, digest)
         if sync and ids.kept_rows is None and isinstance(self._sink, FileSink):
             self._files.sync(self._sink.file)
         return SnapshotSummary(header.identity, digest, self._n_rows, header.file_bytes, ids.kept_rows)
+
+    def add_index(self, arrays: Mapping[str, NDArray[Any]], *, derived: bool = True) -> SnapshotSummary:
+        """Put the arrays of an index behind the records of a finished snapshot, in the order given.
+
+        Between `finish` and this the file is a complete snapshot without its index: what an index is
+        built from. Nothing may have it open while it is extended. Sections that are not `derived` are for
+        readers that must know them.
+        """
+        done = self._finished
+        assert done is not None, "finish comes first"
+        if isinstance(self._sink, MemorySink):
+            # Whoever has looked at the image may still hold views of it, and then it cannot grow.
+            self._sink.buffer = bytearray(self._sink.buffer)
+        entries = list(done.entries)
+        tables = list(done.tables)
+        end = done.end
+        for name, array in arrays.items():
+            output = DirectOutput(self._sink, end)
+            dtype = f"{array.dtype.kind}{8 * array.dtype.itemsize}"
+            stream = SectionStream(
+                name, dtype, self._database_id, output, flags=FLAG_DERIVED if derived else 0
+            )
+            raw = as_bytes(np.ascontiguousarray(array).data)
+            for start in range(0, len(raw), _COPY_BYTES):
+                stream.append(raw[start : start + _COPY_BYTES])
+            entry, table = stream.finish(array.shape)
+            output.flush()
+            entries.append(entry._replace(offset=end))
+            tables.append(table)
+            stop = end + entry.stored_bytes
+            end = padded(stop)
+            self._sink.write(bytes(end - stop), stop)  # the tables stood here before
+        header = self._write_tables(entries, tables, end, done.id_encoding, done.digest)
+        return SnapshotSummary(header.identity, done.digest, self._n_rows, header.file_bytes, None)
+
+    @property
+    def memory(self) -> bytearray:
+        """The image of a snapshot in memory; a new object after `add_index`."""
+        assert isinstance(self._sink, MemorySink)
+        return self._sink.buffer
 
     def close(self) -> None:
         """Let go of scratch files and threads. The sink is the caller's."""
@@ -276,9 +317,22 @@ class SnapshotWriter:
                 stream.output.copy_to(self._sink, end)
                 stream.output.close()
             end = padded(end + entry.stored_bytes)
+        tables = [table for _, table in parts]
+        self._finished = _Finished(placed, tables, end, id_encoding, digest)
+        return self._write_tables(placed, tables, end, id_encoding, digest)
+
+    def _write_tables(
+        self,
+        placed: list[SectionEntry],
+        tables: list[bytes],
+        end: int,
+        id_encoding: int,
+        digest: ContentDigest,
+    ) -> Header:
+        """Write what follows the sections, and the header last."""
         checksums = bytearray()
         entries: list[SectionEntry] = []
-        for entry, (_, table) in zip(placed, parts, strict=True):
+        for entry, table in zip(placed, tables, strict=True):
             entries.append(entry._replace(checksums_offset=end + len(checksums)))
             checksums += table.ljust(padded(len(table), 8), b"\0")
         checksums += bytes(padded(len(checksums)) - len(checksums))

@@ -8,8 +8,6 @@ import pytest
 
 from iqdb_core import (
     ClosedError,
-    HnswConfig,
-    InvalidConfigError,
     Iqdb,
     IqdbConfig,
 )
@@ -41,8 +39,6 @@ def test_a_configuration_in_memory_is_kept_and_checked() -> None:
     )
     with Iqdb.open_in_memory_with(config) as db:
         assert db.config == config
-    with pytest.raises(InvalidConfigError):
-        Iqdb.open_in_memory_with(IqdbConfig(dim=2, index=HnswConfig()))
 
 
 @pytest.mark.parametrize("compression", ["none", "lz4", "zstd:3"])

@@ -33,6 +33,9 @@ from iqdb_core import (
     IqdbConfig,
     IvfConfig,
     OptimizeReport,
+    RecallPoint,
+    RecallReport,
+    SearchExplanation,
     VectorIndexError,
 )
 from iqdb_core.json_values import float_from_json, float_to_json, metadata_from_json, metadata_to_json
@@ -113,6 +116,9 @@ FILTER = st.recursive(
     ),
     max_leaves=6,
 )
+FLOAT = st.floats(0, 1e9)
+OPTIONAL_FLOAT = st.one_of(st.none(), FLOAT)
+POINT = st.builds(RecallPoint, COUNT, TEXT, FLOAT, FLOAT, FLOAT, FLOAT)
 PLAIN: dict[type, Any] = {
     BulkReport: st.builds(BulkReport, COUNT, COUNT, COUNT, COUNT, TEXT),
     CacheConfig: CACHE,
@@ -126,7 +132,25 @@ PLAIN: dict[type, Any] = {
     HnswConfig: HNSW,
     IqdbConfig: CONFIG,
     IvfConfig: IVF,
-    OptimizeReport: st.builds(OptimizeReport, TEXT, st.booleans(), TEXT),
+    OptimizeReport: st.builds(
+        OptimizeReport, TEXT, st.booleans(), TEXT, *[COUNT] * 5, FLOAT, OPTIONAL_FLOAT, OPTIONAL_FLOAT, COUNT
+    ),
+    RecallPoint: POINT,
+    RecallReport: st.builds(
+        RecallReport,
+        TEXT,
+        COUNT,
+        COUNT,
+        st.booleans(),
+        st.one_of(st.none(), TEXT),
+        st.one_of(st.none(), TEXT),
+        st.one_of(st.none(), COUNT),
+        st.lists(POINT, max_size=3),
+        FLOAT,
+        OPTIONAL_FLOAT,
+        st.one_of(st.none(), COUNT),
+    ),
+    SearchExplanation: st.builds(SearchExplanation, TEXT, TEXT, st.booleans(), *[COUNT] * 12, *[FLOAT] * 5),
 }
 
 

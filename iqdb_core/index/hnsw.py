@@ -1,0 +1,346 @@
+"""Approximate search in a proximity graph over seven-bit codes, scored again by the stored vectors.
+
+The graph is the bottom layer of HNSW (Malkov and Yashunin, arXiv 1603.09320), built in batches against the
+graph as it was before each batch (Dhulipala et al., ParlayANN, arXiv 2305.04359), so that it does not
+depend on the number of threads; its keys are sums of integers, so that it does not depend on the CPU
+either. `kernels/graph.hpp` says more.
+
+Persisted arrays: `hnsw.model` (float64: how components become codes), `hnsw.codes` (u8[n][stride]),
+`hnsw.lengths` (i32[n]), `hnsw.norms` (f32[n], inner product only), `hnsw.links` (u32[n][2 m]) and
+`hnsw.entries` (u32). Under hamming there are none, and every search is a scan.
+"""
+
+from __future__ import annotations
+
+import threading
+from array import array
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from iqdb_core import _kernels
+from iqdb_core.index.flat import scan
+from iqdb_core.index.topk import Plan
+from iqdb_core.types import DistanceMetric, IndexKind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from iqdb_core.config import HnswConfig, IqdbConfig
+    from iqdb_core.index.protocol import (
+        ArrayReader,
+        Buffer,
+        IndexArrays,
+        StoredArray,
+        VectorBlock,
+        VectorReader,
+    )
+    from iqdb_core.index.topk import TopK
+
+MODEL: Final = "hnsw.model"
+CODES: Final = "hnsw.codes"
+LENGTHS: Final = "hnsw.lengths"
+NORMS: Final = "hnsw.norms"
+LINKS: Final = "hnsw.links"
+ENTRIES: Final = "hnsw.entries"
+
+_CODE_ALIGN: Final = 32
+_MODEL_HEAD: Final = 3  # numbers in front of the means
+_NO_ROW: Final = 0xFFFFFFFF
+_SAMPLE_ROWS: Final = 65_536
+_SAMPLE_BYTES: Final = 64 << 20
+_SLAB_BYTES: Final = 8 << 20
+# Codes order near neighbours slightly wrongly, so more than k rows are scored by their vectors.
+_SCORED_PER_HIT: Final = 1
+_SCORED_AT_LEAST: Final = 10
+# A walk compares about so many codes; where there are fewer candidates, scanning them costs less.
+_VISITS_AT_LEAST: Final = 200
+_VISITS_PER_EF: Final = 13
+# What `StoredGraph.search` says is damaged.
+_IN_CODES: Final = 1
+_IN_LINKS: Final = 2
+
+
+class HnswIndex:
+    """The index kind `hnsw`; see `iqdb_core.index.protocol.Index` for what its methods promise."""
+
+    __slots__ = ("_arrays", "_ef_search", "_lock", "_metric", "_n_rows", "_opened")
+
+    kind: ClassVar[IndexKind] = IndexKind.HNSW
+    parameters: ClassVar[frozenset[str]] = frozenset({"ef"})
+
+    def __init__(
+        self, settings: Mapping[str, Any], metric_tag: int, n_rows: int, arrays: ArrayReader
+    ) -> None:
+        self._metric = metric_tag
+        self._n_rows = n_rows
+        self._ef_search = int(settings["ef_search"])
+        self._arrays = arrays
+        self._opened: _OpenGraph | None = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(
+        cls, settings: Mapping[str, Any], metric_tag: int, n_rows: int, arrays: ArrayReader
+    ) -> HnswIndex:
+        """Return the index; its arrays are looked at by the first search."""
+        return cls(settings, metric_tag, n_rows, arrays)
+
+    @classmethod
+    def build(cls, config: IqdbConfig, vectors: VectorReader, threads: int) -> IndexArrays:
+        """Return the graph over all rows."""
+        if vectors.n_rows == 0 or config.metric is DistanceMetric.HAMMING:
+            return {}
+        import numpy as np
+
+        codes = _Codes(config, vectors, _trained(config, vectors))
+        rows = np.arange(vectors.n_rows)
+        codes.encode(vectors, rows, threads)
+        links = np.empty((vectors.n_rows, 2 * _settings(config).m), np.uint32)
+        return codes.linked(links, np.empty(0, np.uint32), rows, threads)
+
+    def update(
+        self, config: IqdbConfig, vectors: VectorReader, origin: NDArray[Any], threads: int
+    ) -> IndexArrays:
+        """Carry the graph over, repair it around rows that are gone, insert rows that came.
+
+        The mapping of components to codes stays as it was trained. When most rows are new everything
+        is built afresh.
+        """
+        import numpy as np
+
+        kept = np.flatnonzero(origin >= 0)
+        graph = self._graph()
+        settings = _settings(config)
+        if graph is None or 2 * len(kept) < vectors.n_rows or graph.degree != 2 * settings.m:
+            return self.build(config, vectors, threads)
+        codes = _Codes(config, vectors, graph.whole(MODEL))
+        codes.copy(graph, kept, origin[kept])
+        target = np.full(self._n_rows, _NO_ROW, np.uint32)
+        target[origin[kept]] = kept
+        links = np.full((vectors.n_rows, graph.degree), _NO_ROW, np.uint32)
+        entries = _kernels.carry_graph(
+            self._metric,
+            codes.codes,
+            codes.lengths,
+            links,
+            graph.whole(LINKS),
+            graph.whole(ENTRIES),
+            target,
+            settings.m,
+            settings.ef_construction,
+            threads,
+        )
+        fresh = np.flatnonzero(origin < 0)
+        codes.encode(vectors, fresh, threads)
+        return codes.linked(links, np.array(entries, np.uint32), fresh, threads)
+
+    def search(
+        self,
+        vectors: VectorBlock,
+        queries: Buffer,
+        out: TopK,
+        *,
+        mask: Buffer | None,
+        max_distance: float,
+        exact: bool,
+        parameters: Mapping[str, int],
+        threads: int,
+    ) -> int:
+        """Walk the graph for each query, or scan where that was asked for or is cheaper.
+
+        A walk goes over all rows and keeps those that pass the mask, in a pool that is wider the rarer
+        they are. A query whose walk comes short of min(k, candidates) is scanned for.
+        """
+        n_rows = self._n_rows
+        candidates = n_rows if mask is None else int.from_bytes(bytes(mask), "little").bit_count()
+        breadth = max(parameters.get("ef", self._ef_search), out.k)
+        if candidates:
+            breadth = -(-breadth * n_rows // candidates)
+        graph = None
+        if not exact and candidates > _VISITS_AT_LEAST + _VISITS_PER_EF * breadth:
+            graph = self._graph()
+        if graph is None:
+            return scan(self._metric, vectors, queries, out, mask, max_distance, threads)
+
+        counts = array("q", bytes(16 * out.n_queries))
+        part, block = graph.stored.search(
+            vectors.buffer,
+            queries,
+            out.k,
+            breadth,
+            _SCORED_PER_HIT * out.k + _SCORED_AT_LEAST,
+            out.rows,
+            out.distances,
+            out.counts,
+            counts,
+            mask=mask,
+            threads=threads,
+            vector_blocks=_blocks(vectors),
+            max_distance=max_distance,
+        )
+        if part == _IN_CODES:
+            raise graph.arrays[CODES].damaged(block)
+        if part == _IN_LINKS:
+            raise graph.arrays[LINKS].damaged(block)
+        if part:
+            return block
+        visited, scored = counts[0::2], counts[1::2]
+        wanted = min(out.k, candidates)
+        short = [query for query in range(out.n_queries) if scored[query] < wanted]
+        out.plan = Plan("graph", breadth, sum(visited), sum(scored), rescanned=len(short))
+        for query in short:
+            damaged = self._scan_one(query, vectors, queries, out, mask, max_distance, threads)
+            if damaged >= 0:
+                return damaged
+        return -1
+
+    def _scan_one(
+        self,
+        query: int,
+        vectors: VectorBlock,
+        queries: Buffer,
+        out: TopK,
+        mask: Buffer | None,
+        max_distance: float,
+        threads: int,
+    ) -> int:
+        one = type(out)(1, out.k)
+        view = memoryview(queries)[query : query + 1]
+        damaged = scan(self._metric, vectors, view, one, mask, max_distance, threads)
+        first = query * out.k
+        out.rows[first : first + out.k] = one.rows
+        out.distances[first : first + out.k] = one.distances
+        out.counts[query] = one.counts[0]
+        return damaged
+
+    def _graph(self) -> _OpenGraph | None:
+        """Return the stored graph, opened once; None when the snapshot has none that can be used."""
+        with self._lock:
+            if self._opened is None and self._n_rows:
+                self._opened = _OpenGraph.of(self._metric, self._arrays)
+            return self._opened
+
+
+class _OpenGraph:
+    """The arrays of a snapshot's graph and the kernel's view of them."""
+
+    __slots__ = ("arrays", "degree", "stored")
+
+    def __init__(self, metric: int, dim: int, arrays: dict[str, StoredArray]) -> None:
+        self.arrays = arrays
+        links = arrays[LINKS].buffer
+        self.degree = links.shape[1] if links.ndim == 2 and links.shape else 0
+        self.stored = _kernels.StoredGraph(
+            metric,
+            dim,
+            self.whole(MODEL),
+            arrays[CODES].buffer,
+            self.whole(LENGTHS),
+            arrays[LINKS].buffer,
+            self.whole(ENTRIES),
+            self.whole(NORMS) if NORMS in arrays else None,
+            code_blocks=arrays[CODES].blocks,
+            link_blocks=arrays[LINKS].blocks,
+        )
+
+    @classmethod
+    def of(cls, metric: int, reader: ArrayReader) -> _OpenGraph | None:
+        found = {name: reader(name) for name in (MODEL, CODES, LENGTHS, NORMS, LINKS, ENTRIES)}
+        arrays = {name: stored for name, stored in found.items() if stored is not None}
+        needed = {MODEL, CODES, LENGTHS, LINKS, ENTRIES}
+        if metric == DistanceMetric.DOT.tag:
+            needed.add(NORMS)
+        if not needed <= arrays.keys():
+            return None
+        return cls(metric, len(arrays[MODEL].buffer) - _MODEL_HEAD, arrays)
+
+    def whole(self, name: str) -> memoryview:
+        """Return an array, all of it verified."""
+        return self.arrays[name].verified()
+
+
+class _Codes:
+    """The codes of all rows of a new snapshot, and the graph over them once it is linked."""
+
+    def __init__(self, config: IqdbConfig, vectors: VectorReader, model: Buffer) -> None:
+        import numpy as np
+
+        self._config = config
+        n_rows, dim = vectors.n_rows, vectors.dim
+        self.model = np.asarray(model, np.float64)
+        self.codes = np.empty((n_rows, -(-dim // _CODE_ALIGN) * _CODE_ALIGN), np.uint8)
+        self.lengths = np.empty(n_rows, np.int32)
+        self.norms = np.empty(n_rows, np.float32)
+
+    def encode(self, vectors: VectorReader, rows: NDArray[Any], threads: int) -> None:
+        """Encode rows of the new snapshot, a slab at a time."""
+        import numpy as np
+
+        at_once = max(1, _SLAB_BYTES // (4 * vectors.dim))
+        for start in range(0, len(rows), at_once):
+            part = rows[start : start + at_once]
+            codes = np.empty((len(part), self.codes.shape[1]), np.uint8)
+            lengths = np.empty(len(part), np.int32)
+            norms = np.empty(len(part), np.float32)
+            _kernels.encode_codes(self.model, vectors.take(part), codes, lengths, norms, threads)
+            self.codes[part] = codes
+            self.lengths[part] = lengths
+            self.norms[part] = norms
+
+    def copy(self, graph: _OpenGraph, rows: NDArray[Any], old_rows: NDArray[Any]) -> None:
+        """Take over the codes of rows that were in the old snapshot."""
+        import numpy as np
+
+        self.codes[rows] = np.asarray(graph.whole(CODES))[old_rows]
+        self.lengths[rows] = np.asarray(graph.whole(LENGTHS))[old_rows]
+        if NORMS in graph.arrays:
+            self.norms[rows] = np.asarray(graph.whole(NORMS))[old_rows]
+
+    def linked(
+        self, links: NDArray[Any], entries: NDArray[Any], fresh: NDArray[Any], threads: int
+    ) -> IndexArrays:
+        """Insert the fresh rows into the graph and return all arrays."""
+        import numpy as np
+
+        settings = _settings(self._config)
+        entries = np.array(
+            _kernels.extend_graph(
+                self._config.metric.tag,
+                self.codes,
+                self.lengths,
+                links,
+                entries,
+                fresh.astype(np.uint32),
+                settings.m,
+                settings.ef_construction,
+                settings.seed,
+                threads,
+            ),
+            np.uint32,
+        )
+        arrays: dict[str, NDArray[Any]] = {MODEL: self.model, CODES: self.codes, LENGTHS: self.lengths}
+        if self._config.metric is DistanceMetric.DOT:
+            arrays[NORMS] = self.norms
+        return {**arrays, LINKS: links, ENTRIES: entries}
+
+
+def _blocks(vectors: VectorBlock) -> tuple[Buffer, Buffer, int] | None:
+    """Return what a kernel verifies vectors with, if they are not verified already."""
+    if vectors.block_crcs is None or vectors.verified is None:
+        return None
+    return vectors.block_crcs, vectors.verified, vectors.crc_prefix
+
+
+def _settings(config: IqdbConfig) -> HnswConfig:
+    settings: Any = config.index
+    return settings  # type: ignore[no-any-return]  # the caller chose this class by the settings' kind
+
+
+def _trained(config: IqdbConfig, vectors: VectorReader) -> NDArray[Any]:
+    """Return the code model of a fixed sample: the same rows give the same model."""
+    import numpy as np
+
+    count = min(vectors.n_rows, _SAMPLE_ROWS, max(1, _SAMPLE_BYTES // (4 * vectors.dim)))
+    rows = np.arange(count) * vectors.n_rows // count
+    return np.array(_kernels.train_codes(vectors.take(rows), config.metric.tag), np.float64)
