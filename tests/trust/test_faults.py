@@ -65,8 +65,8 @@ def test_a_power_cut_after_a_failed_call_and_a_reopening_loses_nothing_either(ki
     skip = 0
     while (tally := crashes.run_failed(kind, skip, policy, SEED, limit=8)) is not None:
         assert tally.states
-        skip += 2
-    assert skip > 6
+        skip += 4
+    assert skip > 8
 
 
 # --- Real ones ----------------------------------------------------------------------------------
