@@ -6,8 +6,9 @@ depend on the number of threads; its keys are sums of integers, so that it does 
 either. `kernels/graph.hpp` says more.
 
 Persisted arrays: `hnsw.model` (float64: how components become codes), `hnsw.codes` (u8[n][stride]),
-`hnsw.lengths` (i32[n]), `hnsw.norms` (f32[n], inner product only), `hnsw.links` (u32[n][2 m]) and
-`hnsw.entries` (u32). Under hamming there are none, and every search is a scan.
+`hnsw.lengths` (i32[n]), `hnsw.norms` (f32[n], inner product only), `hnsw.bounds` (f32[2][n], not under
+manhattan: how far codes can be from their vectors), `hnsw.links` (u32[n][2 m]) and `hnsw.entries` (u32). Under
+hamming there are none, and every search is a scan of the vectors.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from array import array
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from iqdb_core import _kernels
+from iqdb_core.index.codes import CODED_METRICS, CodedScan
 from iqdb_core.index.flat import scan
 from iqdb_core.index.topk import Plan
 from iqdb_core.types import DistanceMetric, IndexKind
@@ -41,6 +43,7 @@ MODEL: Final = "hnsw.model"
 CODES: Final = "hnsw.codes"
 LENGTHS: Final = "hnsw.lengths"
 NORMS: Final = "hnsw.norms"
+BOUNDS: Final = "hnsw.bounds"
 LINKS: Final = "hnsw.links"
 ENTRIES: Final = "hnsw.entries"
 
@@ -64,7 +67,7 @@ _IN_LINKS: Final = 2
 class HnswIndex:
     """The index kind `hnsw`; see `iqdb_core.index.protocol.Index` for what its methods promise."""
 
-    __slots__ = ("_arrays", "_ef_search", "_lock", "_metric", "_n_rows", "_opened")
+    __slots__ = ("_arrays", "_coded", "_ef_search", "_lock", "_metric", "_n_rows", "_opened")
 
     kind: ClassVar[IndexKind] = IndexKind.HNSW
     parameters: ClassVar[frozenset[str]] = frozenset({"ef"})
@@ -77,6 +80,7 @@ class HnswIndex:
         self._ef_search = int(settings["ef_search"])
         self._arrays = arrays
         self._opened: _OpenGraph | None = None
+        self._coded = CodedScan(metric_tag, n_rows, arrays, "hnsw")
         self._lock = threading.Lock()
 
     @classmethod
@@ -115,7 +119,10 @@ class HnswIndex:
         if graph is None or 2 * len(kept) < vectors.n_rows or graph.degree != 2 * settings.m:
             return self.build(config, vectors, threads)
         codes = _Codes(config, vectors, graph.whole(MODEL))
-        codes.copy(graph, kept, origin[kept])
+        if BOUNDS in graph.arrays or config.metric not in CODED_METRICS:
+            codes.copy(graph, kept, origin[kept])
+        else:
+            codes.encode(vectors, kept, threads)
         target = np.full(self._n_rows, _NO_ROW, np.uint32)
         target[origin[kept]] = kept
         links = np.full((vectors.n_rows, graph.degree), _NO_ROW, np.uint32)
@@ -161,7 +168,7 @@ class HnswIndex:
         if not exact and candidates > _VISITS_AT_LEAST + _VISITS_PER_EF * breadth:
             graph = self._graph()
         if graph is None:
-            return scan(self._metric, vectors, queries, out, mask, max_distance, threads)
+            return self._scan(vectors, queries, out, mask, candidates, max_distance, threads)
 
         counts = array("q", bytes(16 * out.n_queries))
         part, block = graph.stored.search(
@@ -190,10 +197,25 @@ class HnswIndex:
         wanted = min(out.k, candidates)
         for query in range(out.n_queries):
             if scored[query] < wanted:
-                damaged = self._scan_one(query, vectors, queries, out, mask, max_distance, threads)
+                damaged = self._scan_one(query, vectors, queries, out, mask, candidates, max_distance, threads)
                 if damaged >= 0:
                     return damaged
         return -1
+
+    def _scan(
+        self,
+        vectors: VectorBlock,
+        queries: Buffer,
+        out: TopK,
+        mask: Buffer | None,
+        candidates: int,
+        max_distance: float,
+        threads: int,
+    ) -> int:
+        """Compare every candidate, by its code first where that is faster."""
+        if self._coded.pays(candidates, out.n_queries):
+            return self._coded.search(vectors, queries, out, mask, max_distance, threads)
+        return scan(self._metric, vectors, queries, out, mask, max_distance, threads)
 
     def _scan_one(
         self,
@@ -202,12 +224,13 @@ class HnswIndex:
         queries: Buffer,
         out: TopK,
         mask: Buffer | None,
+        candidates: int,
         max_distance: float,
         threads: int,
     ) -> int:
         one = type(out)(1, out.k)
         view = memoryview(queries)[query : query + 1]
-        damaged = scan(self._metric, vectors, view, one, mask, max_distance, threads)
+        damaged = self._scan(vectors, view, one, mask, candidates, max_distance, threads)
         first = query * out.k
         out.rows[first : first + out.k] = one.rows
         out.distances[first : first + out.k] = one.distances
@@ -246,7 +269,7 @@ class _OpenGraph:
 
     @classmethod
     def of(cls, metric: int, reader: ArrayReader) -> _OpenGraph | None:
-        found = {name: reader(name) for name in (MODEL, CODES, LENGTHS, NORMS, LINKS, ENTRIES)}
+        found = {name: reader(name) for name in (MODEL, CODES, LENGTHS, NORMS, BOUNDS, LINKS, ENTRIES)}
         arrays = {name: stored for name, stored in found.items() if stored is not None}
         needed = {MODEL, CODES, LENGTHS, LINKS, ENTRIES}
         if metric == DistanceMetric.DOT.tag:
@@ -272,6 +295,7 @@ class _Codes:
         self.codes = np.empty((n_rows, -(-dim // _CODE_ALIGN) * _CODE_ALIGN), np.uint8)
         self.lengths = np.empty(n_rows, np.int32)
         self.norms = np.empty(n_rows, np.float32)
+        self.bounds = np.empty((2, n_rows), np.float32)
 
     def encode(self, vectors: VectorReader, rows: NDArray[Any], threads: int) -> None:
         """Encode rows of the new snapshot, a slab at a time."""
@@ -283,10 +307,12 @@ class _Codes:
             codes = np.empty((len(part), self.codes.shape[1]), np.uint8)
             lengths = np.empty(len(part), np.int32)
             norms = np.empty(len(part), np.float32)
-            _kernels.encode_codes(self.model, vectors.take(part), codes, lengths, norms, threads)
+            bounds = np.empty((2, len(part)), np.float32)
+            _kernels.encode_codes(self.model, vectors.take(part), codes, lengths, norms, bounds, threads)
             self.codes[part] = codes
             self.lengths[part] = lengths
             self.norms[part] = norms
+            self.bounds[:, part] = bounds
 
     def copy(self, graph: _OpenGraph, rows: NDArray[Any], old_rows: NDArray[Any]) -> None:
         """Take over the codes of rows that were in the old snapshot."""
@@ -296,6 +322,8 @@ class _Codes:
         self.lengths[rows] = np.asarray(graph.whole(LENGTHS))[old_rows]
         if NORMS in graph.arrays:
             self.norms[rows] = np.asarray(graph.whole(NORMS))[old_rows]
+        if BOUNDS in graph.arrays:
+            self.bounds[:, rows] = np.asarray(graph.whole(BOUNDS))[:, old_rows]
 
     def linked(
         self, links: NDArray[Any], entries: NDArray[Any], fresh: NDArray[Any], threads: int
@@ -322,6 +350,8 @@ class _Codes:
         arrays: dict[str, NDArray[Any]] = {MODEL: self.model, CODES: self.codes, LENGTHS: self.lengths}
         if self._config.metric is DistanceMetric.DOT:
             arrays[NORMS] = self.norms
+        if self._config.metric in CODED_METRICS:
+            arrays[BOUNDS] = self.bounds
         return {**arrays, LINKS: links, ENTRIES: entries}
 
 
