@@ -1,8 +1,9 @@
 """Exact search that reads a byte a component: codes exclude most rows, vectors decide about the rest.
 
-What a code excludes is certainly no hit (`kernels/code_bounds.hpp`), so that the answers are those of a scan of the
-vectors, bit for bit. An index that keeps codes of all rows has the arrays `<kind>.model`, `.codes`, `.bounds` and,
-for inner products, `.norms`. They are derived: where they are missing or damaged, vectors are scanned.
+What a code excludes is certainly no hit (`kernels/code_bounds.hpp`), so that the answers are those of a scan
+of the vectors, bit for bit. An index that keeps codes of all rows has the arrays `<kind>.model`, `.codes`,
+`.bounds` and, for inner products, `.norms`. They are derived: where they are missing or damaged, vectors are
+scanned.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class CodedScan:
     ) -> int:
         """Do what `index.flat.scan` does; only where it `pays`."""
         stored = self._stored
-        assert stored is not None  # noqa: S101 - `pays` opened it
+        assert stored is not None  # `pays` opened it
         blocks = None
         if vectors.block_crcs is not None and vectors.verified is not None:
             blocks = (vectors.block_crcs, vectors.verified, vectors.crc_prefix)

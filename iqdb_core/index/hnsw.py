@@ -7,8 +7,8 @@ either. `kernels/graph.hpp` says more.
 
 Persisted arrays: `hnsw.model` (float64: how components become codes), `hnsw.codes` (u8[n][stride]),
 `hnsw.lengths` (i32[n]), `hnsw.norms` (f32[n], inner product only), `hnsw.bounds` (f32[2][n], not under
-manhattan: how far codes can be from their vectors), `hnsw.links` (u32[n][2 m]) and `hnsw.entries` (u32). Under
-hamming there are none, and every search is a scan of the vectors.
+manhattan: how far codes can be from their vectors), `hnsw.links` (u32[n][2 m]) and `hnsw.entries` (u32).
+Under hamming there are none, and every search is a scan of the vectors.
 """
 
 from __future__ import annotations
@@ -197,7 +197,9 @@ class HnswIndex:
         wanted = min(out.k, candidates)
         for query in range(out.n_queries):
             if scored[query] < wanted:
-                damaged = self._scan_one(query, vectors, queries, out, mask, candidates, max_distance, threads)
+                damaged = self._scan_one(
+                    query, vectors, queries, out, mask, candidates, max_distance, threads
+                )
                 if damaged >= 0:
                     return damaged
         return -1

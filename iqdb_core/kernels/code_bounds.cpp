@@ -85,6 +85,12 @@ CodeBounds::Query CodeBounds::encode(const float* query, int reach, std::int8_t*
   return out;
 }
 
+double CodeBounds::estimate(const Query& query, double sum, double p, double u) const {
+  const double square = 2.0 * query.step * (query.squares - sum) + p;  // |t z - C|^2
+  if (metric_ != Metric::kDot) return square;
+  return u > 0.0 ? (square - 2.0 * model_.scale * model_.scale) / u : 0.0;
+}
+
 CodeLimit CodeBounds::limit(const Query& query, double distance) const {
   constexpr CodeLimit kNothing = {-kInfinity, 0.0f, 0.0f, 0.0f};
   if (query.wild || !(distance < std::numeric_limits<double>::infinity())) return kNothing;

@@ -71,6 +71,9 @@ class CodeBounds {
   // The limits that let every row at a canonical distance <= `distance` through.
   CodeLimit limit(const Query& query, double distance) const;
 
+  // Grows with the distance that a sum over codes stands for; an estimate, to look at near rows first.
+  double estimate(const Query& query, double sum, double p, double u) const;
+
   // Whether rows have a term u.
   bool has_u() const { return metric_ == Metric::kDot; }
 

@@ -7,6 +7,7 @@
 #include <limits>
 #include <memory>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "candidates.hpp"
@@ -139,11 +140,12 @@ class Worker {
         if (n_rows_ == 0) break;
         if (!verify_codes()) return;
         gather();
-        if (sweep_.batch) {
+        if (sweep_.batch && begun_) {
           meet_panels();
         } else {
-          for (std::size_t i = 0; i < sweep_.count; ++i) meet_query(i);
+          for (std::size_t i = 0; i < sweep_.count && !stopped(); ++i) meet_query(i);
         }
+        begun_ = true;
       }
     }
   }
@@ -215,6 +217,7 @@ class Worker {
                            .c = c_[query],
                            .d = d_[query]};
     const std::size_t kept = kernels_.code_pick(pick, kept_.data());
+    if (!heaps_[query].full()) nearest_first(query, kept);
     for (std::size_t i = 0; i < kept && !stopped(); ++i) {
       // The limit may have fallen since.
       const std::size_t at = kept_[i];
@@ -222,6 +225,22 @@ class Worker {
           a_[query] + b_[query] * p_[at] + c_[query] * r_[at] + (has_u ? d_[query] * u_[at] : 0.0f);
       if (!(static_cast<float>(sums_[at]) < limit)) score(query, rows_[at]);
     }
+  }
+
+  // Puts the k rows that seem nearest in front, so that the limit falls before the others are looked at.
+  void nearest_first(std::size_t query, std::size_t kept) {
+    if (kept <= task_.k) return;
+    const bool has_u = sweep_.bounds.has_u();
+    order_.clear();
+    for (std::size_t i = 0; i < kept; ++i) {
+      const std::size_t at = kept_[i];
+      const double estimate =
+          sweep_.bounds.estimate(sweep_.queries[query], sums_[at], p_[at], has_u ? u_[at] : 0.0f);
+      // Codes from a hostile file can make it NaN, which has no order.
+      order_.push_back({estimate == estimate ? estimate : 0.0, kept_[i]});
+    }
+    std::nth_element(order_.begin(), order_.begin() + static_cast<std::ptrdiff_t>(task_.k), order_.end());
+    for (std::size_t i = 0; i < kept; ++i) kept_[i] = order_[i].second;
   }
 
   void meet_panels() {
@@ -302,6 +321,7 @@ class Worker {
   std::vector<float> u_;
   std::vector<std::int32_t> sums_;
   std::vector<std::uint32_t> kept_;
+  std::vector<std::pair<double, std::uint32_t>> order_;
   std::vector<double> limit_;  // that a_, b_, c_ and d_ are made for
   std::vector<float> a_;
   std::vector<float> b_;
@@ -309,6 +329,7 @@ class Worker {
   std::vector<float> d_;
   std::size_t first_ = 0;  // query of the panel in hand
   std::size_t scored_ = 0;
+  bool begun_ = false;  // a block was seen, so that limits are known
 };
 
 void search_sweep(Sweep& sweep, std::size_t threads) {

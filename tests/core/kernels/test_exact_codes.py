@@ -50,9 +50,7 @@ def encode(vectors: np.ndarray, metric: int, trained_on: np.ndarray | None = Non
 
 def stored(encoded: Encoded, dim: int, metric: int, **options: Any) -> _kernels.StoredCodes:
     norms = encoded.norms if metric == DOT else None
-    return _kernels.StoredCodes(
-        metric, dim, encoded.model, encoded.codes, encoded.bounds, norms, **options
-    )
+    return _kernels.StoredCodes(metric, dim, encoded.model, encoded.codes, encoded.bounds, norms, **options)
 
 
 def outputs(queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -82,7 +80,12 @@ def assert_same(found: Found, wanted: Found) -> None:
 
 
 def check(
-    vectors: np.ndarray, queries: np.ndarray, metric: int, k: int = 10, *, encoded: Encoded | None = None,
+    vectors: np.ndarray,
+    queries: np.ndarray,
+    metric: int,
+    k: int = 10,
+    *,
+    encoded: Encoded | None = None,
     **options: Any,
 ) -> Found:
     """Compare single queries and a batch; return the batch."""
@@ -279,14 +282,16 @@ def test_any_finite_vectors_give_the_hits_of_a_scan(data: st.DataObject) -> None
     if data.draw(st.booleans()):
         vectors = np.round(vectors)
     vectors += data.draw(st.sampled_from([0.0, 0.0, 10.0, 1e6]))
-    queries = np.concatenate([
-        vectors[generator.integers(0, n, 4)],
-        generator.standard_normal((2, dim)),
-        vectors[generator.integers(0, n, 2)] * generator.standard_normal((2, 1)),
-    ]).clip(-3e38, 3e38)
+    queries = np.concatenate(
+        [
+            vectors[generator.integers(0, n, 4)],
+            generator.standard_normal((2, dim)),
+            vectors[generator.integers(0, n, 2)] * generator.standard_normal((2, 1)),
+        ]
+    ).clip(-3e38, 3e38)
     options: dict[str, Any] = {"threads": data.draw(st.integers(1, 3))}
     if data.draw(st.booleans()):
-        options["mask"] = np.packbits(generator.random(n) < 0.5, bitorder="little")  # noqa: PLR2004
+        options["mask"] = np.packbits(generator.random(n) < 0.5, bitorder="little")
     if data.draw(st.booleans()):
         options["tie_keys"] = generator.integers(0, 4, n)
     _kernels.set_variant(data.draw(st.sampled_from(_kernels.variants())))
