@@ -61,18 +61,14 @@ void code_scan(const std::uint8_t* const* rows, std::size_t n_rows, std::size_t 
   for (std::size_t r = 0; r < n_rows; r += 4) {
     for (std::size_t i = 0; i < 4; ++i) prefetch_ahead(rows, r + i, stride);
 #if defined(__AVX2__)
-    const std::uint8_t* const a = rows[r];
-    const std::uint8_t* const b = rows[r + 1];
-    const std::uint8_t* const c = rows[r + 2];
-    const std::uint8_t* const d = rows[r + 3];
-    __m256i sum[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(),
-                      _mm256_setzero_si256()};
-    for (std::size_t i = 0; i < stride; i += 32) {
-      const __m256i q = load_bytes(query + i);
-      sum[0] = add_products(sum[0], load_bytes(a + i), q);
-      sum[1] = add_products(sum[1], load_bytes(b + i), q);
-      sum[2] = add_products(sum[2], load_bytes(c + i), q);
-      sum[3] = add_products(sum[3], load_bytes(d + i), q);
+    // One row after the other: four streams at once, which share the loads of the query, took twice as long.
+    __m256i sum[4];
+#pragma GCC unroll 4
+    for (std::size_t i = 0; i < 4; ++i) {
+      sum[i] = _mm256_setzero_si256();
+      for (std::size_t j = 0; j < stride; j += 32) {
+        sum[i] = add_products(sum[i], load_bytes(rows[r + i] + j), load_bytes(query + j));
+      }
     }
     _mm_storeu_si128(reinterpret_cast<__m128i*>(sums + r), sums_of_four(sum[0], sum[1], sum[2], sum[3]));
 #else
