@@ -11,7 +11,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING
 
 from iqdb_core import _kernels
-from iqdb_core.errors import DimensionMismatchError, InvalidVectorError
+from iqdb_core.errors import DimensionMismatchError, InvalidVectorError, StructureError
 from iqdb_core.hits import Hit, make_hit
 from iqdb_core.index.topk import TopK
 from iqdb_core.storage.layout import VECTORS
@@ -19,7 +19,7 @@ from iqdb_core.storage.layout import VECTORS
 if TYPE_CHECKING:
     from iqdb_core.index.protocol import Buffer
     from iqdb_core.search_request import Request
-    from iqdb_core.view import View
+    from iqdb_core.view import Base, View
 
 
 def vector_buffer(vector: object, dim: int, where: str) -> Buffer:
@@ -85,28 +85,48 @@ def query_block(queries: Buffer, n_queries: int, dim: int) -> Buffer:
 
 def search_base(view: View, queries: Buffer, n_queries: int, request: Request, threads: int) -> TopK | None:
     """Search the snapshot; None when it has no record that is still seen."""
+    if not view.n_base:
+        return None
+    mask = view.base_candidates(request.condition)
+    return search_candidates(view, mask, queries, n_queries, request, threads)
+
+
+def search_candidates(
+    view: View, mask: Buffer | None, queries: Buffer, n_queries: int, request: Request, threads: int
+) -> TopK | None:
+    """Search those rows of the snapshot that `View.base_candidates` gave."""
     k = min(request.k, view.n_base)
     if k == 0:
         return None
     base = view.base
-    mask = view.base_candidates(request.condition)
     vectors = base.vectors()
     if vectors.block_crcs is None:
         base.snapshot.ensure_vectors(threads=threads)
     out = TopK(n_queries, k)
-    damaged = base.index.search(
-        vectors,
-        queries,
-        out,
-        mask=mask,
-        max_distance=request.max_distance,
-        exact=request.exact,
-        parameters=request.parameters,
-        threads=threads,
-    )
+    try:
+        damaged = base.index.search(
+            vectors,
+            queries,
+            out,
+            mask=mask,
+            max_distance=request.max_distance,
+            exact=request.exact,
+            parameters=request.parameters,
+            threads=threads,
+        )
+    except (TypeError, ValueError) as error:
+        # The queries were checked, so a kernel can only have refused arrays of the file.
+        raise unusable_index(base, error) from error
     if damaged >= 0:
         raise base.snapshot.section(VECTORS).damaged_block(damaged)
     return out
+
+
+def unusable_index(base: Base, reason: object) -> StructureError:
+    """Return the error that reports arrays of an index that are verified and contradict each other."""
+    kind = base.index.kind.value
+    expected = 'arrays that agree with the records; "iqdb optimize" builds it anew'
+    return StructureError(base.snapshot.path, f"the index {kind}", expected, f"unusable ({reason})")
 
 
 def search_delta(view: View, queries: Buffer, n_queries: int, request: Request, threads: int) -> TopK | None:
@@ -140,11 +160,18 @@ def search(view: View, queries: Buffer, n_queries: int, request: Request, thread
     """
     base_out = search_base(view, queries, n_queries, request, threads)
     delta_out = search_delta(view, queries, n_queries, request, threads)
+    return merged(view, base_out, delta_out, n_queries, request.k)
+
+
+def merged(
+    view: View, base_out: TopK | None, delta_out: TopK | None, n_queries: int, k: int
+) -> list[list[Hit]]:
+    """Return the hits of each query, from what was found in the snapshot and in the delta."""
     if delta_out is None:
         if base_out is None:
             return [[] for _ in range(n_queries)]
         return [_base_hits(view, base_out, query) for query in range(n_queries)]
-    return [_merged_hits(view, base_out, delta_out, query, request.k) for query in range(n_queries)]
+    return [_merged_hits(view, base_out, delta_out, query, k) for query in range(n_queries)]
 
 
 def _base_hits(view: View, out: TopK, query: int) -> list[Hit]:

@@ -18,6 +18,7 @@ from iqdb_cli.queries import QueryBatch, read_queries
 from iqdb_core.database import Iqdb
 
 if TYPE_CHECKING:
+    from iqdb_core.explain import SearchExplanation
     from iqdb_core.filters import Filter
     from iqdb_core.hits import Hit
     from iqdb_core.types import VectorId
@@ -26,6 +27,7 @@ EXAMPLES = """
   iqdb search notes.iqdb query.npy
   iqdb search notes.iqdb --like 42 --filter "lang = 'en' and year > 2020"
   echo '[0.1, 0.7, 0.2]' | iqdb search notes.iqdb --k 3
+  iqdb search notes.iqdb query.npy --ef 200 --explain
   iqdb search notes.iqdb queries.npy --format parquet -o hits.parquet
 """
 
@@ -74,6 +76,26 @@ def command(
     exact: Annotated[
         bool, typer.Option("--exact", help="Compare with every record and use no approximate index.")
     ] = False,
+    ef: Annotated[
+        int | None,
+        typer.Option(
+            "--ef",
+            metavar="N",
+            min=1,
+            help="For the index kind hnsw: hold N candidates. More find more of the nearest, in more time. "
+            "The default is the ef_search of the database.",
+        ),
+    ] = None,
+    n_probes: Annotated[
+        int | None,
+        typer.Option(
+            "--n-probes",
+            metavar="N",
+            min=1,
+            help="For the index kind ivf: visit N lists. More find more of the nearest, in more time. The "
+            "default is the n_probes of the database.",
+        ),
+    ] = None,
     max_distance: Annotated[
         float | None,
         typer.Option("--max-distance", metavar="D", help="Leave out records farther than D from the query."),
@@ -111,6 +133,14 @@ def command(
         ),
     ] = None,
     threads: Threads = None,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="Also say on stderr how the search was answered: plan, counts and times. With --format "
+            "jsonl that is a JSON object. Queries that were searched together are explained together.",
+        ),
+    ] = False,
 ) -> None:
     """Find the nearest records to query vectors.
 
@@ -148,19 +178,47 @@ def command(
                 columns=None if columns is None else [key.strip() for key in columns.split(",")],
             )
             for batch in batches:
-                results = handle.search_buffers(
-                    batch.values,
-                    batch.n_queries,
-                    k + exclude_self,
-                    filter=condition,
-                    exact=exact,
-                    max_distance=max_distance,
-                )
+                if explain:
+                    results, explanation = handle.explain_buffers(
+                        batch.values,
+                        batch.n_queries,
+                        k + exclude_self,
+                        filter=condition,
+                        ef=ef,
+                        n_probes=n_probes,
+                        exact=exact,
+                        max_distance=max_distance,
+                        metadata=not no_metadata,
+                    )
+                    _explain(explanation, as_json=output_format is OutputFormat.JSONL)
+                else:
+                    results = handle.search_buffers(
+                        batch.values,
+                        batch.n_queries,
+                        k + exclude_self,
+                        filter=condition,
+                        ef=ef,
+                        n_probes=n_probes,
+                        exact=exact,
+                        max_distance=max_distance,
+                    )
                 for number, found in enumerate(results, batch.first):
                     hits = _without(own_ids[number], found)[:k] if exclude_self else found
                     vectors = [_vector(handle, hit.id) for hit in hits] if with_vectors else []
                     writer.write(number, hits, vectors)
             writer.finish()
+
+
+def _explain(explanation: SearchExplanation, *, as_json: bool) -> None:
+    if as_json:
+        from iqdb_cli.ids import to_json
+
+        terminal.note(to_json(explanation.to_dict()))
+        return
+    from iqdb_cli.explanation import explanation_lines
+
+    for line in explanation_lines(explanation):
+        terminal.note(line)
 
 
 def _parse_filter(expression: str) -> Filter:

@@ -212,3 +212,14 @@ def test_half_of_the_rows_may_come_and_go_in_many_small_steps(kind: str) -> None
         fresh.upsert_many(range(1500, 4500), vectors[1500:4500])
         fresh.flush()
         assert recall(db, queries, **options) >= recall(fresh, queries, **options) - 0.01
+
+
+def test_groups_of_equal_vectors_hide_no_record(kind: str) -> None:
+    groups = np.repeat(np.eye(16, dtype=np.float32), 250, axis=0)
+    with open_database(kind) as db:
+        db.upsert_many(range(len(groups)), groups)
+        db.flush()
+        for number in range(16):
+            options = {"ef": 30} if kind == "hnsw" else {}
+            hits = db.search(groups[250 * number], 10, **options)
+            assert [hit.id for hit in hits] == list(range(250 * number, 250 * number + 10))
