@@ -25,7 +25,7 @@ CODED_METRICS: Final = frozenset(
     {DistanceMetric.COSINE, DistanceMetric.DOT, DistanceMetric.EUCLIDEAN},
 )
 
-_CODED_TAGS: Final = frozenset(metric.tag for metric in CODED_METRICS)
+CODED_TAGS: Final = frozenset(metric.tag for metric in CODED_METRICS)
 _MODEL_HEAD: Final = 3  # numbers in front of the means
 _IN_CODES: Final = 1
 # Pairs of a query and a candidate from which reading codes first is faster than reading vectors. Measured.
@@ -35,7 +35,7 @@ _PAYS_FROM: Final = 1_000
 class CodedScan:
     """The codes of a snapshot's rows, opened by the first search that needs them."""
 
-    __slots__ = ("_arrays", "_lock", "_metric", "_n_rows", "_opened", "_prefix", "_stored")
+    __slots__ = ("_arrays", "_dim", "_lock", "_metric", "_n_rows", "_opened", "_prefix", "_stored")
 
     def __init__(self, metric_tag: int, n_rows: int, arrays: ArrayReader, prefix: str) -> None:
         self._metric = metric_tag
@@ -43,12 +43,13 @@ class CodedScan:
         self._arrays = arrays
         self._prefix = prefix
         self._lock = threading.Lock()
+        self._dim = 0
         self._opened = False
         self._stored: _kernels.StoredCodes | None = None
 
     def pays(self, candidates: int, n_queries: int) -> bool:
         """Whether a scan of so many candidates should go by codes: there are some, and it would be faster."""
-        if self._metric not in _CODED_TAGS or candidates * n_queries < _PAYS_FROM:
+        if self._metric not in CODED_TAGS or candidates * n_queries < _PAYS_FROM:
             return False
         with self._lock:
             if not self._opened:
@@ -68,27 +69,12 @@ class CodedScan:
         """Do what `index.flat.scan` does; only where it `pays`."""
         stored = self._stored
         assert stored is not None  # `pays` opened it
-        blocks = None
-        if vectors.block_crcs is not None and vectors.verified is not None:
-            blocks = (vectors.block_crcs, vectors.verified, vectors.crc_prefix)
-        part, block, scored = stored.search(
-            vectors.buffer,
-            queries,
-            out.k,
-            out.rows,
-            out.distances,
-            out.counts,
-            mask=mask,
-            threads=threads,
-            vector_blocks=blocks,
-            max_distance=max_distance,
-        )
+        if memoryview(vectors.buffer).shape != (self._n_rows, self._dim):  # codes of other vectors
+            return scan(self._metric, vectors, queries, out, mask, max_distance, threads)
+        part, block = search_codes(stored, vectors, queries, out, mask, max_distance, threads)
         if part == _IN_CODES:
             return scan(self._metric, vectors, queries, out, mask, max_distance, threads)
-        if part:
-            return block
-        out.plan = Plan("scan", scored=scored)
-        return -1
+        return block
 
     def _open(self) -> _kernels.StoredCodes | None:
         names = ["model", "codes", "bounds"]
@@ -99,10 +85,11 @@ class CodedScan:
         if len(arrays) < len(names) or not self._n_rows:
             return None
         codes = arrays["codes"]
+        self._dim = len(arrays["model"].buffer) - _MODEL_HEAD
         try:
             return _kernels.StoredCodes(
                 self._metric,
-                len(arrays["model"].buffer) - _MODEL_HEAD,
+                self._dim,
                 arrays["model"].verified(),
                 codes.buffer,
                 arrays["bounds"].verified(),
@@ -111,3 +98,32 @@ class CodedScan:
             )
         except (DamagedError, TypeError, ValueError):  # damaged, or no codes of these vectors
             return None
+
+
+def search_codes(
+    stored: _kernels.StoredCodes,
+    vectors: VectorBlock,
+    queries: Buffer,
+    out: TopK,
+    mask: Buffer | None,
+    max_distance: float,
+    threads: int,
+) -> tuple[int, int]:
+    """Find what `index.flat.scan` finds. Return what was damaged and its block, or (0, -1)."""
+    blocks = None
+    if vectors.block_crcs is not None and vectors.verified is not None:
+        blocks = (vectors.block_crcs, vectors.verified, vectors.crc_prefix)
+    part, block, scored = stored.search(
+        vectors.buffer,
+        queries,
+        out.k,
+        out.rows,
+        out.distances,
+        out.counts,
+        mask=mask,
+        threads=threads,
+        vector_blocks=blocks,
+        max_distance=max_distance,
+    )
+    out.plan = Plan("scan", scored=scored)
+    return (part, block) if part else (0, -1)

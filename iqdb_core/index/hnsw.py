@@ -119,7 +119,7 @@ class HnswIndex:
         if graph is None or 2 * len(kept) < vectors.n_rows or graph.degree != 2 * settings.m:
             return self.build(config, vectors, threads)
         codes = _Codes(config, vectors, graph.whole(MODEL))
-        if BOUNDS in graph.arrays or config.metric not in CODED_METRICS:
+        if graph.has_bounds or config.metric not in CODED_METRICS:
             codes.copy(graph, kept, origin[kept])
         else:
             codes.encode(vectors, kept, threads)
@@ -278,6 +278,14 @@ class _OpenGraph:
             return None
         return cls(metric, len(arrays[MODEL].buffer) - _MODEL_HEAD, arrays)
 
+    @property
+    def has_bounds(self) -> bool:
+        """Whether there are bounds of all rows."""
+        return BOUNDS in self.arrays and self.arrays[BOUNDS].buffer.shape == (
+            2,
+            len(self.arrays[CODES].buffer),
+        )
+
     def whole(self, name: str) -> memoryview:
         """Return an array, all of it verified."""
         return self.arrays[name].verified()
@@ -322,7 +330,7 @@ class _Codes:
         self.lengths[rows] = np.asarray(graph.whole(LENGTHS))[old_rows]
         if NORMS in graph.arrays:
             self.norms[rows] = np.asarray(graph.whole(NORMS))[old_rows]
-        if BOUNDS in graph.arrays:
+        if graph.has_bounds:
             self.bounds[:, rows] = np.asarray(graph.whole(BOUNDS))[:, old_rows]
 
     def linked(
