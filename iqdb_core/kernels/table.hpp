@@ -49,7 +49,8 @@ struct TileTask {
 
 inline constexpr std::size_t kMaxTileRows = 16;
 
-// Queries of a panel are coded with numbers of at most this size, a single one with up to 127; see code_tiles.cpp.
+// Queries of a panel are coded with numbers of at most this size, a single one with up to 127; see
+// code_tiles.cpp.
 inline constexpr int kCodePanelReach = 63;
 
 // Sums of one query and n_rows rows. A row is dropped when  sum < a + b p + c r + d u  (code_bounds.hpp); a
