@@ -127,13 +127,39 @@ def format_f32_json(vector: Buffer) -> bytes:
     The vector as a JSON array, each component as the shortest decimal that reads back as the same float32.
     """
 
+class StoredCodes:
+    """Codes of all rows, for exact search under cosine, dot or euclidean."""
+
+    def __init__(self, metric: int, dim: int, model: Buffer, codes: Buffer, bounds: Buffer, norms: Buffer | None = None, code_blocks: tuple[Buffer, Buffer, int] | None = None) -> None:
+        """
+        Hold codes open.
+
+        Args:
+            metric: 0 to 2.
+            dim: Components of a vector.
+            model: float64, as train_codes returns it.
+            codes: uint8[n, stride], as encode_codes writes them, like bounds and norms.
+            bounds: float32[2, n].
+            norms: float32[n]; only for inner products.
+            code_blocks: (crcs, verified, prefix) of `codes`; None: they are verified.
+        """
+
+    def search(self, vectors: Buffer, queries: Buffer, k: int, out_rows: Buffer, out_distances: Buffer, out_counts: Buffer, *, mask: Buffer | None = None, tie_keys: Buffer | None = None, threads: int = 1, vector_blocks: tuple[Buffer, Buffer, int] | None = None, max_distance: float = ...) -> tuple[int, int, int]:
+        """
+        Find what search_flat finds, bit for bit; most rows are excluded by their codes.
+
+        Returns:
+            (0, 0, vectors compared), or what is damaged (1 codes, 3 vectors), its block, and a number without
+            meaning; then the outputs mean nothing.
+        """
+
 def train_codes(rows: Buffer, metric: int) -> list[float]:
     """
     The code model for rows (float32[n, dim]) under a metric (0 to 3), as a list of float64:
     unit_length, scale, norm_unit, and the mean of every component.
     """
 
-def encode_codes(model: Buffer, rows: Buffer, out_codes: Buffer, out_lengths: Buffer, out_norms: Buffer | None = None, threads: int = 1) -> None:
+def encode_codes(model: Buffer, rows: Buffer, out_codes: Buffer, out_lengths: Buffer, out_norms: Buffer | None = None, out_bounds: Buffer | None = None, threads: int = 1) -> None:
     """
     Encode rows (float32[n, dim]).
 
@@ -143,6 +169,7 @@ def encode_codes(model: Buffer, rows: Buffer, out_codes: Buffer, out_lengths: Bu
         out_codes: uint8[n, stride], stride = the coded components rounded up to a multiple of 32.
         out_lengths: int32[n]: sum of squares of each code.
         out_norms: float32[n]: length of each row over norm_unit; None: not wanted.
+        out_bounds: float32[2, n]: what exact search needs to know of each code; None: not wanted.
         threads: At most so many threads.
     """
 

@@ -1,4 +1,7 @@
-"""Exact search: every candidate row is compared with the query. Nothing is persisted."""
+"""Exact search: every candidate row is compared with the query. Nothing is persisted.
+
+Who searches often is answered by codes that the handle keeps in memory; see `memory_codes`.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from iqdb_core.config import IqdbConfig
+    from iqdb_core.index.memory_codes import MemoryCodes
     from iqdb_core.index.protocol import ArrayReader, Buffer, IndexArrays, VectorBlock, VectorReader
     from iqdb_core.index.topk import TopK
 
@@ -21,13 +25,15 @@ if TYPE_CHECKING:
 class FlatIndex:
     """The index kind `flat`; see `iqdb_core.index.protocol.Index` for what its methods promise."""
 
-    __slots__ = ("_metric",)
+    __slots__ = ("_codes", "_metric", "_searched")
 
     kind: ClassVar[IndexKind] = IndexKind.FLAT
     parameters: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, metric_tag: int) -> None:
         self._metric = metric_tag
+        self._codes: MemoryCodes | None = None
+        self._searched = False
 
     @classmethod
     def open(
@@ -67,7 +73,18 @@ class FlatIndex:
         parameters: Mapping[str, int],  # noqa: ARG002 - flat has none
         threads: int,
     ) -> int:
-        """Compare every candidate row with every query."""
+        """Compare every candidate row with every query, by codes once enough was asked to make them."""
+        if self._codes is None:
+            # The first search of a process should not wait for this import.
+            if mask is None and self._searched:
+                from iqdb_core.index.memory_codes import MemoryCodes
+
+                self._codes = MemoryCodes(self._metric)
+            self._searched = True
+        else:
+            found = self._codes.search(vectors, queries, out, mask, max_distance, threads)
+            if found is not None:
+                return found
         return scan(self._metric, vectors, queries, out, mask, max_distance, threads)
 
 

@@ -217,6 +217,7 @@ NB_MODULE(_kernels, m) {
   }
   iqdb::bind_distances(m);
   iqdb::bind_bytes(m);
+  iqdb::bind_codes(m);
   iqdb::bind_graph(m);
   iqdb::bind_jsonl(m);
 }

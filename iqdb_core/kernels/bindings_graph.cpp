@@ -17,12 +17,14 @@
 #include <vector>
 
 #include "bindings.hpp"
+#include "bindings_arguments.hpp"
 #include "buffers.hpp"
 #include "checksum.hpp"
 #include "codes.hpp"
 #include "dispatch.hpp"
 #include "graph_build.hpp"
 #include "graph_search.hpp"
+#include "threads.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -30,39 +32,8 @@ using namespace nb::literals;
 namespace iqdb {
 namespace {
 
-std::size_t at_least_one(std::int64_t value, const char* name) {
-  if (value < 1) {
-    throw nb::value_error(
-        (std::string(name) + " must be at least 1, found " + std::to_string(value)).c_str());
-  }
-  return static_cast<std::size_t>(value);
-}
-
-Metric coded_metric(int number) {
-  if (number < 0 || number > static_cast<int>(Metric::kManhattan)) {
-    throw nb::value_error(("metric has no codes: " + std::to_string(number)).c_str());
-  }
-  return static_cast<Metric>(number);
-}
-
 CodeSum sum_of(Metric metric) {
   return metric == Metric::kManhattan ? CodeSum::kAbsoluteDifference : CodeSum::kDot;
-}
-
-// A model is one f64 array, as it is stored: unit_length (0 or 1), scale, norm_unit, then the means.
-constexpr std::size_t kModelHead = 3;
-
-CodeModel model_of(const Buffer<const double>& model, std::size_t dim) {
-  model.expect_at_least(kModelHead);
-  const double* const p = model.data();
-  for (std::size_t i = 0; i < model.size(); ++i) {
-    if (!std::isfinite(p[i])) model.fail("must be finite");
-  }
-  CodeModel out{p[0] != 0.0, p[1], p[2], {}};
-  if (out.scale <= 0.0 || out.norm_unit <= 0.0) model.fail("must have a positive scale and unit");
-  model.expect_size(kModelHead + dim);
-  for (std::size_t i = kModelHead; i < model.size(); ++i) out.mean.push_back(static_cast<float>(p[i]));
-  return out;
 }
 
 std::size_t dim_of(const Buffer<const float>& vectors) {
@@ -86,7 +57,7 @@ std::vector<double> train(BufferArg rows_arg, int metric_number) {
 }
 
 void encode(BufferArg model_arg, BufferArg rows_arg, BufferArg codes_arg, BufferArg lengths_arg,
-            std::optional<BufferArg> norms_arg, std::int64_t threads) {
+            std::optional<BufferArg> norms_arg, std::optional<BufferArg> bounds_arg, std::int64_t threads) {
   const Buffer<const float> rows(rows_arg, "rows");
   const Buffer<const double> model_items(model_arg, "model");
   const Buffer<std::uint8_t> codes(codes_arg, "out_codes");
@@ -99,9 +70,14 @@ void encode(BufferArg model_arg, BufferArg rows_arg, BufferArg codes_arg, Buffer
   std::optional<Buffer<float>> norms;
   float* const norms_out =
       norms_arg ? norms.emplace(*norms_arg, "out_norms").expect_size(rows.shape(0)).data() : nullptr;
+  std::optional<Buffer<float>> bounds;
+  float* const bounds_out =
+      bounds_arg ? bounds.emplace(*bounds_arg, "out_bounds").expect_size(2 * rows.shape(0)).data() : nullptr;
   const std::size_t workers = at_least_one(threads, "threads");
   const nb::gil_scoped_release released;
-  encode_rows(model, rows.data(), rows.shape(0), dim, codes.data(), lengths.data(), norms_out, workers);
+  const DefaultFloatEnvironment environment;
+  encode_rows(model, rows.data(), rows.shape(0), dim, codes.data(), lengths.data(), norms_out, bounds_out,
+              workers);
 }
 
 // Codes and lengths as the kernels take them.
@@ -205,31 +181,6 @@ std::vector<std::uint32_t> carry(int metric, BufferArg codes_arg, BufferArg leng
   return build.entries;
 }
 
-// Blocks of a buffer that must be verified before use: (crcs, verified, prefix), or nothing.
-using BlocksArg = std::optional<std::tuple<BufferArg, BufferArg, std::uint32_t>>;
-
-class Blocks {
- public:
-  Blocks(const BlocksArg& argument, const void* data, std::size_t bytes) {
-    if (!argument) return;
-    const auto& [crcs_arg, verified_arg, prefix] = *argument;
-    crcs_.emplace(crcs_arg, "crcs");
-    verified_.emplace(verified_arg, "verified");
-    table_ = BlockTable{.data = {static_cast<const std::uint8_t*>(data), bytes},
-                        .crcs = {crcs_->data(), crcs_->size()},
-                        .verified = verified_->data(),
-                        .prefix = prefix};
-    crcs_->expect_size(table_->blocks());
-    verified_->expect_size(table_->blocks());
-  }
-  const BlockTable* get() const { return table_ ? &*table_ : nullptr; }
-
- private:
-  std::optional<Buffer<const std::uint32_t>> crcs_;
-  std::optional<Buffer<std::uint8_t>> verified_;
-  std::optional<BlockTable> table_;
-};
-
 // A stored graph, held open for searches from any number of threads.
 class StoredGraph {
  public:
@@ -330,7 +281,7 @@ void bind_graph(nb::module_& m) {
         R"(The code model for rows (float32[n, dim]) under a metric (0 to 3), as a list of float64:
 unit_length, scale, norm_unit, and the mean of every component.)");
   m.def("encode_codes", &encode, "model"_a, "rows"_a, "out_codes"_a, "out_lengths"_a,
-        "out_norms"_a = nb::none(), "threads"_a = 1,
+        "out_norms"_a = nb::none(), "out_bounds"_a = nb::none(), "threads"_a = 1,
         R"(Encode rows (float32[n, dim]).
 
 Args:
@@ -339,6 +290,7 @@ Args:
     out_codes: uint8[n, stride], stride = the coded components rounded up to a multiple of 32.
     out_lengths: int32[n]: sum of squares of each code.
     out_norms: float32[n]: length of each row over norm_unit; None: not wanted.
+    out_bounds: float32[2, n]: what exact search needs to know of each code; None: not wanted.
     threads: At most so many threads.)");
   m.def("extend_graph", &extend, "metric"_a, "codes"_a, "lengths"_a, "links"_a, "entries"_a, "fresh"_a, "m"_a,
         "ef_construction"_a, "seed"_a, "threads"_a = 1,

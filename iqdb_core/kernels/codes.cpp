@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "code_bounds.hpp"
 #include "ranges.hpp"
 
 namespace iqdb {
@@ -12,7 +13,8 @@ namespace {
 constexpr std::size_t kMeanSample = 65'536;
 constexpr std::size_t kReachSample = 4'096;
 constexpr double kReachShare = 0.9995;
-double length2(const float* x, std::size_t dim) {
+template <class Item>
+double length2(const Item* x, std::size_t dim) {
   double sum = 0.0;
   for (std::size_t i = 0; i < dim; ++i) sum += double{x[i]} * double{x[i]};
   return sum;
@@ -86,22 +88,30 @@ CodeModel train_codes(Metric metric, const float* rows, std::size_t n, std::size
 }
 
 void encode_rows(const CodeModel& model, const float* rows, std::size_t n, std::size_t dim,
-                 std::uint8_t* codes, std::int32_t* lengths, float* norms, std::size_t threads) {
+                 std::uint8_t* codes, std::int32_t* lengths, float* norms, float* bounds,
+                 std::size_t threads) {
   const std::size_t stride = code_stride(dim);
+  const double mean_length = mean_norm(model);
   for_ranges(n, threads, 1024, [&](std::size_t begin, std::size_t end) {
     Components components(model, dim);
+    std::vector<double> values(dim);
     for (std::size_t row = begin; row < end; ++row) {
       const std::vector<double>& x = components.of(rows + row * dim);
       std::uint8_t* const code = codes + row * stride;
       for (std::size_t j = 0; j < dim; ++j) {
-        const double value = (x[j] - double{model.mean[j]}) * model.scale;
+        values[j] = (x[j] - double{model.mean[j]}) * model.scale;
         code[j] = static_cast<std::uint8_t>(
-            static_cast<int>(rounded(std::clamp<double>(value, -kCodeReach, kCodeReach))) + kCodeCentre);
+            static_cast<int>(rounded(std::clamp<double>(values[j], -kCodeReach, kCodeReach))) + kCodeCentre);
       }
       std::fill(code + dim, code + stride, static_cast<std::uint8_t>(kCodeCentre));
       std::int32_t length = 0;
       for (std::size_t j = 0; j < stride; ++j) length += std::int32_t{code[j]} * code[j];
       lengths[row] = length;
+      if (bounds != nullptr) {
+        const double length_of_x = std::sqrt(length2(x.data(), dim));
+        code_bounds_of_row(model, mean_length, length_of_x, values.data(), code, dim, bounds + row,
+                           bounds + n + row);
+      }
       if (norms != nullptr)
         norms[row] = static_cast<float>(std::sqrt(length2(rows + row * dim, dim)) / model.norm_unit);
     }

@@ -32,9 +32,11 @@ constexpr std::size_t code_stride(std::size_t dim) {
 // 99.95% of the sample's components; what lies beyond is clipped.
 CodeModel train_codes(Metric metric, const float* rows, std::size_t n, std::size_t dim);
 
-// codes[n][stride], and per row the sum of squares of its code and, where asked for, |x| / norm_unit.
+// codes[n][stride], and per row the sum of squares of its code and, where asked for, |x| / norm_unit and the
+// terms p and r of code_bounds.hpp, bounds[2][n].
 void encode_rows(const CodeModel& model, const float* rows, std::size_t n, std::size_t dim,
-                 std::uint8_t* codes, std::int32_t* lengths, float* norms, std::size_t threads);
+                 std::uint8_t* codes, std::int32_t* lengths, float* norms, float* bounds,
+                 std::size_t threads);
 
 // A query as a code: int8 where `is_signed`, for sums of products, else uint8.
 void encode_query(const CodeModel& model, bool is_signed, const float* query, std::size_t dim,

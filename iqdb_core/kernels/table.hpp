@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "code_table.hpp"
 #include "metric.hpp"
@@ -48,6 +49,40 @@ struct TileTask {
 
 inline constexpr std::size_t kMaxTileRows = 16;
 
+// Queries of a panel are coded with numbers of at most this size, a single one with up to 127; see
+// code_tiles.cpp.
+inline constexpr int kCodePanelReach = 63;
+
+// Sums of one query and n_rows rows. A row is dropped when  sum < a + b p + c r + d u  (code_bounds.hpp); a
+// comparison with NaN drops nothing.
+struct CodePick {
+  const std::int32_t* sums;
+  std::size_t n_rows;
+  const float* p;
+  const float* r;
+  const float* u;  // null: no such term
+  float a;
+  float b;
+  float c;
+  float d;
+};
+
+// One panel of queries against the codes of one block of rows; the same comparison.
+struct CodeTileTask {
+  const std::uint8_t* const* rows;  // padded with valid pointers to a multiple of kMaxTileRows
+  std::size_t n_rows;
+  std::size_t stride;
+  const std::int8_t* panel;  // [stride / 4][code_panel_lanes][4]
+  const float* a;            // [code_panel_lanes], as are b, c and d
+  const float* b;
+  const float* c;
+  const float* d;
+  const float* p;  // [n_rows, padded like rows], as are r and u
+  const float* r;
+  const float* u;  // null: no such term
+  Sink sink;
+};
+
 struct Kernels {
   const char* name;
 
@@ -76,6 +111,17 @@ struct Kernels {
   void (*tiles)(Pass pass, const TileTask& task);
 
   void (*code_sums)(CodeSum kind, const CodeTask& task);
+
+  // sums[i] of a query's code and the codes of rows, which are padded like those of a TileTask, as sums are.
+  void (*code_scan)(const std::uint8_t* const* rows, std::size_t n_rows, std::size_t stride,
+                    const std::int8_t* query, std::int32_t* sums);
+  // The numbers of the rows that cannot be dropped; returns how many.
+  std::size_t (*code_pick)(const CodePick& task, std::uint32_t* kept);
+  std::size_t code_panel_lanes;
+  // Interleaves up to code_panel_lanes queries (missing ones become zeros).
+  void (*code_pack)(const std::int8_t* const* queries, std::size_t n_queries, std::size_t stride,
+                    std::int8_t* panel);
+  void (*code_tiles)(const CodeTileTask& task);
 
   // The index of the first infinity or NaN, or n.
   std::size_t (*first_non_finite)(const float* x, std::size_t n);

@@ -1,0 +1,147 @@
+"""Exact search by codes, as the index kinds use it: the same hits, whatever becomes of the codes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from iqdb_core import DistanceMetric, FlatConfig, HnswConfig, Iqdb, IqdbConfig
+from iqdb_core.errors import ChecksumError
+from iqdb_core.index import codes, memory_codes
+from iqdb_core.index.codes import CodedScan
+from iqdb_core.index.hnsw import HnswIndex
+from iqdb_core.index.topk import TopK
+from iqdb_core.storage.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+N, DIM = 3_000, 20
+
+
+def clustered() -> np.ndarray:
+    generator = np.random.default_rng(5)
+    centres = generator.standard_normal((30, DIM))
+    noise = 0.3 * generator.standard_normal((N, DIM))
+    return (centres[generator.integers(0, 30, N)] + noise).astype(np.float32)
+
+
+def hits(db: Iqdb, queries: np.ndarray, **options: Any) -> list[list[tuple[Any, float]]]:
+    return [[(hit.id, hit.distance) for hit in found] for found in db.search_batch(queries, 12, **options)]
+
+
+def written(path: Path, metric: str, index: Any) -> Iqdb:
+    db = Iqdb.open_with(path, IqdbConfig(dim=DIM, metric=DistanceMetric.parse(metric), index=index))
+    db.upsert_many(range(N), clustered(), [{"part": i % 3} for i in range(N)])
+    db.flush()
+    return db
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One entry for each search that went by codes."""
+    calls: list[int] = []
+    original: Callable[..., tuple[int, int]] = codes.search_codes
+
+    def search_codes(*arguments: Any) -> tuple[int, int]:
+        calls.append(1)
+        return original(*arguments)
+
+    monkeypatch.setattr(codes, "search_codes", search_codes)
+    monkeypatch.setattr(memory_codes, "search_codes", search_codes)
+    return calls
+
+
+@pytest.mark.parametrize("metric", ["cosine", "dot", "euclidean", "manhattan", "hamming"])
+def test_exact_search_of_a_graph_finds_what_a_flat_index_finds(
+    metric: str, tmp_path: Path, counted: list[int]
+) -> None:
+    queries = clustered()[:25] + np.float32(0.01)
+    flat = written(tmp_path / "flat.iqdb", metric, FlatConfig())
+    graph = written(tmp_path / "graph.iqdb", metric, HnswConfig(m=4, ef_construction=20))
+    with flat, graph:
+        for options in ({}, {"filter": "part = 1"}, {"max_distance": 0.5}):
+            assert hits(graph, queries, exact=True, **options) == hits(flat, queries, **options)
+    assert bool(counted) == (metric in {"cosine", "dot", "euclidean"})
+
+
+@pytest.mark.parametrize("metric", ["cosine", "dot", "euclidean", "manhattan"])
+def test_a_flat_index_that_is_searched_often_makes_codes_and_finds_the_same(
+    metric: str, tmp_path: Path, counted: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_codes, "_PAYS_FROM", 25)
+    monkeypatch.setattr(memory_codes, "_LEAST_ROWS", 10)
+    queries = clustered()[:25] + np.float32(0.01)
+    with written(tmp_path / "flat.iqdb", metric, FlatConfig()) as db:
+        first = hits(db, queries)
+        assert not counted
+        for _ in range(4):
+            assert hits(db, queries) == first
+        assert bool(counted) == (metric != "manhattan")
+        filtered = hits(db, queries, filter="part = 1")
+        assert [found[:1] for found in hits(db, queries[:1], filter="part = 1")] == [filtered[0][:1]]
+
+
+class Array:
+    """A stored array, whole or damaged."""
+
+    def __init__(self, array: np.ndarray, *, damaged: bool) -> None:
+        self.buffer = memoryview(array)
+        blocks = -(-array.nbytes // 4096)
+        self.blocks = (np.zeros(blocks, np.uint32), np.full(blocks, not damaged, np.uint8), 0)
+
+    def verified(self) -> memoryview:
+        if not self.blocks[1].all():
+            raise ChecksumError("x.iqdb", "index", 0)
+        return self.buffer
+
+    def damaged(self, block: int) -> Exception:
+        raise AssertionError(block)
+
+
+@pytest.mark.parametrize("bad", ["hnsw.model", "hnsw.codes", "hnsw.bounds", None])
+@pytest.mark.parametrize("how", ["damaged", "missing", "misshapen"])
+def test_codes_that_cannot_be_used_never_stand_in_the_way(bad: str | None, how: str, tmp_path: Path) -> None:
+    path = tmp_path / "graph.iqdb"
+    written(path, "euclidean", HnswConfig(m=4, ef_construction=20)).close()
+    snapshot = Snapshot.open(path)
+    queries = clustered()[:3]
+
+    def reader(name: str) -> Any:
+        if name == bad and how == "missing":
+            return None
+        array = np.array(snapshot.array(name))
+        if name == bad and how == "misshapen":
+            array = array[:-1].copy()
+        return Array(array, damaged=name == bad and how == "damaged")
+
+    found, wanted = TopK(3, 5), TopK(3, 5)
+    index = HnswIndex.open({"ef_search": 10}, DistanceMetric.EUCLIDEAN.tag, N, reader)
+    plain = HnswIndex.open({"ef_search": 10}, DistanceMetric.EUCLIDEAN.tag, N, lambda _: None)
+    for one, out in ((index, found), (plain, wanted)):
+        assert (
+            one.search(
+                snapshot.vectors(),
+                queries,
+                out,
+                mask=None,
+                max_distance=np.inf,
+                exact=True,
+                parameters={},
+                threads=1,
+            )
+            == -1
+        )
+    assert (found.rows, found.distances) == (wanted.rows, wanted.distances)
+    assert (found.plan.scored > 0) == (bad is None)
+    snapshot.close()
+
+
+def test_a_small_scan_does_not_open_codes() -> None:
+    def reader(name: str) -> Any:
+        raise AssertionError(name)
+
+    assert not CodedScan(DistanceMetric.COSINE.tag, N, reader, "hnsw").pays(10, 1)
