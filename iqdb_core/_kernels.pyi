@@ -1,5 +1,5 @@
 """
-Pure functions over buffers: exact search, distances, checksums, hashes, ids, JSON.
+Pure functions over buffers: exact search, distances, checksums, hashes, ids, JSON, graphs.
 """
 
 from collections.abc import Sequence
@@ -126,6 +126,140 @@ def format_f32_json(vector: Buffer) -> bytes:
     """
     The vector as a JSON array, each component as the shortest decimal that reads back as the same float32.
     """
+
+def train_codes(rows: Buffer, metric: int) -> list:
+    """
+    The code model for rows (float32[n, dim]) under a metric (0 to 3), as a list of float64:
+    unit_length, scale, and the mean of every component.
+    """
+
+def encode_codes(model: Buffer, rows: Buffer, out_codes: Buffer, out_lengths: Buffer, out_norms: Buffer | None = None, threads: int = 1) -> None:
+    """
+    Encode rows (float32[n, dim]).
+
+    Args:
+        model: float64, as train_codes returns it.
+        rows: float32[n, dim].
+        out_codes: uint8[n, stride], stride = the coded components rounded up to a multiple of 32.
+        out_lengths: int32[n]: sum of squares of each code.
+        out_norms: float32[n]: length of each row; None: not wanted.
+        threads: At most so many threads.
+    """
+
+def extend_graph(metric: int, codes: Buffer, lengths: Buffer, links: Buffer, entries: Buffer, fresh: Buffer, m: int, ef_construction: int, seed: int, threads: int = 1) -> list:
+    """
+    Insert rows into a graph, and return its entries.
+
+    Args:
+        metric: 0 to 3.
+        codes: uint8[n, stride].
+        lengths: int32[n].
+        links: uint32[n, 2 m]: those of `fresh` rows are written. 0xffffffff: no neighbour.
+        entries: uint32: where walks begin in the linked part.
+        fresh: uint32: rows to insert; all others are linked already.
+        m: Neighbours chosen for a new row.
+        ef_construction: Breadth of the walk that finds them.
+        seed: Order of insertion.
+        threads: At most so many threads; the result does not depend on it.
+    """
+
+def carry_graph(metric: int, codes: Buffer, lengths: Buffer, links: Buffer, old_links: Buffer, old_entries: Buffer, target: Buffer, m: int, ef_construction: int, threads: int = 1) -> list:
+    """
+    Carry a graph over to new row numbers and repair it around rows that are gone; return its entries.
+
+    Args:
+        metric: 0 to 3.
+        codes: uint8[n, stride] of the new rows.
+        lengths: int32[n].
+        links: uint32[n, 2 m]: written for every row that `target` names.
+        old_links: uint32[old_n, 2 m].
+        old_entries: uint32.
+        target: uint32[old_n]: the new row of each old one, or 0xffffffff when it is gone.
+        m: As at the build.
+        ef_construction: As at the build.
+        threads: At most so many threads; the result does not depend on it.
+    """
+
+class StoredGraph:
+    """A graph over codes, searched in place."""
+
+    def __init__(self, metric: int, dim: int, model: Buffer, codes: Buffer, lengths: Buffer, links: Buffer, entries: Buffer, norms: Buffer | None = None, code_blocks: tuple[Buffer, Buffer, int] | None = None, link_blocks: tuple[Buffer, Buffer, int] | None = None) -> None: ...
+
+    def search(self, vectors: Buffer, queries: Buffer, k: int, breadth: int, scored: int, out_rows: Buffer, out_distances: Buffer, out_counts: Buffer, out_visited: Buffer, *, mask: Buffer | None = None, threads: int = 1, vector_blocks: tuple[Buffer, Buffer, int] | None = None, max_distance: float = ...) -> tuple[int, int]:
+        """
+        Walk the graph for each query and score the nearest `scored` rows that pass the mask by their vectors.
+
+        Returns:
+            (0, 0), or what is damaged (1 codes, 2 links, 3 vectors) and its block; then the outputs mean nothing.
+        """
+
+def train_clusters(model: Buffer, codes: Buffer, metric: int, iterations: int, seed: int, out_centroids: Buffer, threads: int = 1) -> None:
+    """
+    Train centroids by k-means over codes.
+
+    The same arguments give the same centroids on every CPU, for any number of threads.
+
+    Args:
+        model: float64, as train_codes returns it; the codes were made with it.
+        codes: uint8[n, stride], n at least the number of centroids.
+        metric: 0 to 3.
+        iterations: At most so many.
+        seed: Chooses the first centroids.
+        out_centroids: float32[c, dim].
+        threads: At most so many threads.
+    """
+
+def assign_clusters(model: Buffer, centroids: Buffer, codes: Buffer, metric: int, out: Buffer, threads: int = 1) -> None:
+    """
+    out[i] (uint32) = the centroid (float32[c, dim]) nearest to code i, the first of equals.
+    """
+
+class StoredLists:
+    """Inverted lists, held open for searches from any number of threads."""
+
+    def __init__(self, metric: int, model: Buffer, centroids: Buffer, offsets: Buffer, rows: Buffer, *, codes: Buffer | None = None, lengths: Buffer | None = None, norms: Buffer | None = None, books: Buffer | None = None, product_codes: Buffer | None = None, product_terms: Buffer | None = None, row_blocks: tuple[Buffer, Buffer, int] | None = None, code_blocks: tuple[Buffer, Buffer, int] | None = None, length_blocks: tuple[Buffer, Buffer, int] | None = None, norm_blocks: tuple[Buffer, Buffer, int] | None = None, product_code_blocks: tuple[Buffer, Buffer, int] | None = None, product_term_blocks: tuple[Buffer, Buffer, int] | None = None) -> None:
+        """
+        Open lists, with codes or with product codes.
+
+        Args:
+            metric: 0 to 3; not 0 with product codes.
+            model: float64, as train_codes returns it.
+            centroids: float32[c, dim].
+            offsets: uint64[c + 1]: where each list starts, from 0 to n.
+            rows: uint32[n], in list order; checked where they are used.
+            codes: uint8[n, stride], in list order.
+            lengths: int32[n], in list order.
+            norms: float32[n], in list order, for the inner product.
+            books: float32[parts * words, dim / parts]: words of each part, at most 256.
+            product_codes: uint8[n, parts], in list order.
+            product_terms: float32[n], in list order, for the euclidean distance.
+            row_blocks: (crcs, verified, prefix) of the rows; None: not checked. Likewise the others.
+        """
+
+    def search(self, vectors: Buffer, queries: Buffer, k: int, n_probes: int, enough: int, scored: int, out_rows: Buffer, out_distances: Buffer, out_counts: Buffer, out_visited: Buffer, mask: Buffer | None = None, threads: int = 1, vector_blocks: tuple[Buffer, Buffer, int] | None = None, max_distance: float = ...) -> tuple[int, int]:
+        """
+        Find the k nearest rows of each query in the lists whose centroids are nearest.
+
+        Args:
+            vectors: float32[n, dim].
+            queries: float32[q, dim].
+            k: Hits wanted of each query.
+            n_probes: Lists that are scanned.
+            enough: Lists beyond them are scanned until so many rows that pass the mask were seen.
+            scored: The nearest candidates by codes that are scored by their vectors, at least k.
+            out_rows: int64[q, w] with w >= min(k, n): row numbers, nearest first; unused slots -1.
+            out_distances: float64[q, w]; unused slots infinity.
+            out_counts: int64[q]: hits of each query.
+            out_visited: int64[q, 3]: codes compared, vectors compared, lists scanned.
+            mask: Bitmap of the candidate rows (bit r & 7 of byte r >> 3); None: all.
+            threads: At most so many threads.
+            vector_blocks: (crcs, verified, prefix) of the vectors; None: not checked.
+            max_distance: Only hits at this distance or nearer.
+
+        Returns:
+            (0, 0), or what is damaged and its block, and the outputs mean nothing: 1 codes, 2 rows, 3 lengths,
+            4 norms, 5 product codes, 6 product terms, 7 vectors.
+        """
 
 class JsonlError(ValueError):
     """

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "bindings.hpp"
+#include "bindings_codes.hpp"
 #include "buffers.hpp"
 #include "checksum.hpp"
 #include "codes.hpp"
@@ -28,45 +29,6 @@ using namespace nb::literals;
 
 namespace iqdb {
 namespace {
-
-std::size_t at_least_one(std::int64_t value, const char* name) {
-  if (value < 1) {
-    throw nb::value_error((std::string(name) + " must be at least 1, found " + std::to_string(value)).c_str());
-  }
-  return static_cast<std::size_t>(value);
-}
-
-Metric coded_metric(int number) {
-  if (number < 0 || number > static_cast<int>(Metric::kManhattan)) {
-    throw nb::value_error(("metric has no codes: " + std::to_string(number)).c_str());
-  }
-  return static_cast<Metric>(number);
-}
-
-CodeSum sum_of(Metric metric) {
-  return metric == Metric::kManhattan ? CodeSum::kAbsoluteDifference : CodeSum::kDot;
-}
-
-// A model is one f64 array, as it is stored: unit_length (0 or 1), scale, then the means.
-constexpr std::size_t kModelHead = 2;
-
-CodeModel model_of(const Buffer<const double>& model, std::size_t dim) {
-  model.expect_at_least(kModelHead);
-  const double* const p = model.data();
-  for (std::size_t i = 0; i < model.size(); ++i) {
-    if (!std::isfinite(p[i])) model.fail("must be finite");
-  }
-  CodeModel out{p[0] != 0.0, p[1], {}};
-  if (out.scale <= 0.0) model.fail("must have a positive scale");
-  model.expect_size(kModelHead + dim);
-  for (std::size_t i = kModelHead; i < model.size(); ++i) out.mean.push_back(static_cast<float>(p[i]));
-  return out;
-}
-
-std::size_t dim_of(const Buffer<const float>& vectors) {
-  if (vectors.ndim() != 2 || vectors.shape(1) == 0) vectors.fail("must be a 2-D buffer with at least 1 column");
-  return vectors.shape(1);
-}
 
 nb::list train(BufferArg rows_arg, int metric_number) {
   const Buffer<const float> rows(rows_arg, "rows");
@@ -202,31 +164,6 @@ nb::list carry(int metric, BufferArg codes_arg, BufferArg lengths_arg, BufferArg
   }
   return list_of(build.entries);
 }
-
-// Blocks of a buffer that must be verified before use: (crcs, verified, prefix), or nothing.
-using BlocksArg = std::optional<std::tuple<BufferArg, BufferArg, std::uint32_t>>;
-
-class Blocks {
- public:
-  Blocks(const BlocksArg& argument, const void* data, std::size_t bytes) {
-    if (!argument) return;
-    const auto& [crcs_arg, verified_arg, prefix] = *argument;
-    crcs_.emplace(crcs_arg, "crcs");
-    verified_.emplace(verified_arg, "verified");
-    table_ = BlockTable{.data = {static_cast<const std::uint8_t*>(data), bytes},
-                        .crcs = {crcs_->data(), crcs_->size()},
-                        .verified = verified_->data(),
-                        .prefix = prefix};
-    crcs_->expect_size(table_->blocks());
-    verified_->expect_size(table_->blocks());
-  }
-  const BlockTable* get() const { return table_ ? &*table_ : nullptr; }
-
- private:
-  std::optional<Buffer<const std::uint32_t>> crcs_;
-  std::optional<Buffer<std::uint8_t>> verified_;
-  std::optional<BlockTable> table_;
-};
 
 // A stored graph, held open for searches from any number of threads.
 class StoredGraph {

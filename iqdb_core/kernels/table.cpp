@@ -2,6 +2,7 @@
 
 #include "canonical.hpp"
 #include "code_kernels.hpp"
+#include "ivf_tiles.hpp"
 #include "scan.hpp"
 #include "simd.hpp"
 #include "tiles.hpp"
@@ -26,6 +27,8 @@ const Kernels& kernels() {
       .pack = pack,
       .tiles = tiles,
       .code_sums = code_sums,
+      .code_scan = code_scan,
+      .code_tiles = code_tiles,
       .first_non_finite = first_non_finite,
   };
   return table;

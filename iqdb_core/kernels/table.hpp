@@ -8,6 +8,7 @@
 #include <cstddef>
 
 #include "code_table.hpp"
+#include "ivf_table.hpp"
 #include "metric.hpp"
 
 namespace iqdb {
@@ -75,6 +76,8 @@ struct Kernels {
   void (*tiles)(Pass pass, const TileTask& task);
 
   void (*code_sums)(CodeSum kind, const CodeTask& task);
+  void (*code_scan)(CodeSum kind, const CodeScanTask& task);
+  void (*code_tiles)(CodeSum kind, const CodeTileTask& task);
 
   // The index of the first infinity or NaN, or n.
   std::size_t (*first_non_finite)(const float* x, std::size_t n);

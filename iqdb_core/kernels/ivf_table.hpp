@@ -1,0 +1,40 @@
+// Sums of many codes with many, or of one with a run of codes: what lists are trained and scanned with.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "code_table.hpp"
+
+namespace iqdb {
+
+// Rows that a tile takes at once, and centroids whose number a panel is a multiple of.
+inline constexpr std::size_t kCodeTileRows = 64;
+inline constexpr std::size_t kCodePanelLanes = 16;
+
+// Up to kCodeTileRows codes against a panel of centroids, kDot or kAbsoluteDifference.
+//
+// For kDot a panel holds centroids less kCodeCentre, int8 in -63..63, and the key of a pair is terms[centroid] less
+// twice the sum of products; else it holds codes, and the key is the sum added to the term. See ClusterPanel.
+struct CodeTileTask {
+  const std::uint8_t* const* rows;  // [n_rows], padded with valid pointers to a multiple of 4
+  std::size_t n_rows;
+  std::size_t stride;  // bytes a code, a multiple of 32
+  const std::uint8_t* panel;
+  std::size_t lanes;          // centroids, a multiple of kCodePanelLanes
+  const std::int32_t* terms;  // [lanes]
+  std::int32_t* keys;         // [n_rows][lanes], or null: only the smallest of each row
+  std::int32_t* best_keys;    // [n_rows]
+  std::uint32_t* best;        // [n_rows] the lane with the smallest key, the first of equals
+};
+
+// sums[i] = the sum of the query's code and code i, kDot or kAbsoluteDifference.
+struct CodeScanTask {
+  const std::uint8_t* codes;  // [n][stride]
+  std::size_t stride;         // a multiple of 32
+  std::size_t n;
+  const void* query;  // [stride]: int8 for kDot, uint8 for kAbsoluteDifference
+  std::int32_t* sums;
+};
+
+}  // namespace iqdb
