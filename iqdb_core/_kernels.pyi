@@ -214,6 +214,27 @@ def assign_clusters(model: Buffer, centroids: Buffer, codes: Buffer, metric: int
     out[i] (uint32) = the centroid (float32[c, dim]) nearest to code i, the first of equals.
     """
 
+def train_product(points: Buffer, parts: int, absolute: bool, iterations: int, seed: int, out_books: Buffer, threads: int = 1) -> None:
+    """
+    Train a codebook for each part of points (float32[n, dim]) by k-means.
+
+    The same arguments give the same books on every CPU, for any number of threads.
+
+    Args:
+        points: float32[n, dim], n at least the number of words.
+        parts: Divides dim.
+        absolute: The nearest word is the one with the least sum of absolute, not of squared differences.
+        iterations: As many.
+        seed: Chooses the first words.
+        out_books: float32[parts * words, dim / parts], at most 256 words.
+        threads: At most so many threads.
+    """
+
+def encode_product(books: Buffer, points: Buffer, parts: int, absolute: bool, out_codes: Buffer, threads: int = 1) -> None:
+    """
+    out_codes[i, part] (uint8) = the word of books that is nearest to that part of point i.
+    """
+
 class StoredLists:
     """Inverted lists, held open for searches from any number of threads."""
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 # The kinds that this release can build. The configuration of the others is already defined, so that
 # their arrival changes the meaning of no file.
-SUPPORTED_INDEX_KINDS: Final = (IndexKind.FLAT, IndexKind.HNSW)
+SUPPORTED_INDEX_KINDS: Final = (IndexKind.FLAT, IndexKind.HNSW, IndexKind.IVF)
 
 
 def index_class(kind: IndexKind) -> type[Index]:
@@ -29,6 +29,10 @@ def index_class(kind: IndexKind) -> type[Index]:
         from iqdb_core.index.hnsw import HnswIndex
 
         return HnswIndex
+    if kind is IndexKind.IVF:
+        from iqdb_core.index.ivf import IvfIndex
+
+        return IvfIndex
     from iqdb_core.index.flat import FlatIndex
 
     return FlatIndex

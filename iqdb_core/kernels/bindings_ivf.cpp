@@ -20,6 +20,7 @@
 #include "codes.hpp"
 #include "dispatch.hpp"
 #include "ivf_product.hpp"
+#include "ivf_product_train.hpp"
 #include "ivf_search.hpp"
 #include "ivf_train.hpp"
 
@@ -78,6 +79,41 @@ void assign(BufferArg model_arg, BufferArg centroids_arg, BufferArg codes_arg, i
   encode_centroids(model, centroids.data(), centroids.shape(0), dim, centroid_codes.data());
   assign_clusters(kernels(), rows, {rows.sum, centroid_codes.data(), centroids.shape(0), rows.stride}, out.data(),
                   workers);
+}
+
+// Points and the books for them, [parts * words][dim / parts].
+template <class T>
+ProductPoints product_points(const Buffer<const float>& points, const Buffer<T>& books, std::int64_t parts, bool absolute) {
+  const std::size_t dim = dim_of(points);
+  const std::size_t count = at_least_one(parts, "parts");
+  if (dim % count != 0) throw nb::value_error("parts must divide the components");
+  const std::size_t words = books.rows(dim / count) / count;
+  if (words == 0 || words > kMaxWords || words * count != books.shape(0)) books.fail("must have 1 to 256 words for every part");
+  return {absolute, points.data(), points.shape(0), dim, count, words};
+}
+
+void train_product(BufferArg points_arg, std::int64_t parts, bool absolute, std::int64_t iterations, std::uint64_t seed,
+                   BufferArg books_arg, std::int64_t threads) {
+  const Buffer<const float> points(points_arg, "points");
+  const Buffer<float> books(books_arg, "out_books");
+  const ProductPoints task = product_points(points, books, parts, absolute);
+  if (task.n < task.words) points.fail("has fewer rows than there are words");
+  const std::size_t rounds = at_least_one(iterations, "iterations");
+  const std::size_t workers = at_least_one(threads, "threads");
+  const nb::gil_scoped_release released;
+  train_books(kernels(), task, rounds, seed, books.data(), workers);
+}
+
+void encode_product(BufferArg books_arg, BufferArg points_arg, std::int64_t parts, bool absolute, BufferArg codes_arg,
+                    std::int64_t threads) {
+  const Buffer<const float> points(points_arg, "points");
+  const Buffer<const float> books(books_arg, "books");
+  const Buffer<std::uint8_t> codes(codes_arg, "out_codes");
+  const ProductPoints task = product_points(points, books, parts, absolute);
+  codes.expect_size(task.n * task.parts);
+  const std::size_t workers = at_least_one(threads, "threads");
+  const nb::gil_scoped_release released;
+  encode_products(kernels(), task, books.data(), codes.data(), workers);
 }
 
 // An array of the lists and its blocks.
@@ -272,6 +308,22 @@ Args:
     threads: At most so many threads.)");
   m.def("assign_clusters", &assign, "model"_a, "centroids"_a, "codes"_a, "metric"_a, "out"_a, "threads"_a = 1,
         "out[i] (uint32) = the centroid (float32[c, dim]) nearest to code i, the first of equals.");
+  m.def("train_product", &train_product, "points"_a, "parts"_a, "absolute"_a, "iterations"_a, "seed"_a, "out_books"_a,
+        "threads"_a = 1,
+        R"(Train a codebook for each part of points (float32[n, dim]) by k-means.
+
+The same arguments give the same books on every CPU, for any number of threads.
+
+Args:
+    points: float32[n, dim], n at least the number of words.
+    parts: Divides dim.
+    absolute: The nearest word is the one with the least sum of absolute, not of squared differences.
+    iterations: As many.
+    seed: Chooses the first words.
+    out_books: float32[parts * words, dim / parts], at most 256 words.
+    threads: At most so many threads.)");
+  m.def("encode_product", &encode_product, "books"_a, "points"_a, "parts"_a, "absolute"_a, "out_codes"_a,
+        "threads"_a = 1, "out_codes[i, part] (uint8) = the word of books that is nearest to that part of point i.");
   const auto none = nb::none();
   nb::class_<StoredLists>(m, "StoredLists", "Inverted lists, held open for searches from any number of threads.")
       .def(nb::init<int, BufferArg, BufferArg, BufferArg, BufferArg, const StoredLists::Array&,

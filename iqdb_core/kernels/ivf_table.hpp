@@ -23,7 +23,6 @@ struct CodeTileTask {
   const std::uint8_t* panel;
   std::size_t lanes;          // centroids, a multiple of kCodePanelLanes
   const std::int32_t* terms;  // [lanes]
-  std::int32_t* keys;         // [n_rows][lanes], or null: only the smallest of each row
   std::int32_t* best_keys;    // [n_rows]
   std::uint32_t* best;        // [n_rows] the lane with the smallest key, the first of equals
 };
@@ -35,6 +34,20 @@ struct CodeScanTask {
   std::size_t n;
   const void* query;  // [stride]: int8 for kDot, uint8 for kAbsoluteDifference
   std::int32_t* sums;
+};
+
+// The nearest of up to kMaxWords words for each point, the first of equals: by squared differences, or by absolute ones.
+// Each word's key is summed up by itself in order of the components, so that all variants give the same floats.
+inline constexpr std::size_t kMaxWords = 256;
+
+struct WordTask {
+  const float* points;  // [n][dim]
+  std::size_t n;
+  std::size_t dim;
+  const float* words;  // [dim][kMaxWords]
+  const float* terms;  // [kMaxWords] |word|^2 (0 for absolute differences); infinity where there is no word
+  std::uint8_t* best;  // [n]
+  float* keys;         // [n] distance to the best, squared differences less |point|^2; or null
 };
 
 }  // namespace iqdb

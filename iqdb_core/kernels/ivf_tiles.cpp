@@ -124,12 +124,10 @@ void tiles(const CodeTileTask& task) {
   constexpr std::size_t kVectors = Op::kKeyVectors;
   alignas(32) std::int32_t best[kCodeTileRows][8 * kVectors];
   alignas(32) std::int32_t lane_of[kCodeTileRows][8 * kVectors];
-  if (task.keys == nullptr) {
-    for (std::size_t r = 0; r < task.n_rows; ++r) {
-      for (std::size_t i = 0; i < 8 * kVectors; ++i) {
-        best[r][i] = kFar;
-        lane_of[r][i] = static_cast<std::int32_t>(i);
-      }
+  for (std::size_t r = 0; r < task.n_rows; ++r) {
+    for (std::size_t i = 0; i < 8 * kVectors; ++i) {
+      best[r][i] = kFar;
+      lane_of[r][i] = static_cast<std::int32_t>(i);
     }
   }
   const __m256i ascending = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
@@ -140,10 +138,6 @@ void tiles(const CodeTileTask& task) {
       Op::template keys<kRows>(task.rows + first, panel, task.stride, task.terms + lane, keys);
       for (std::size_t r = 0; r < kRows && first + r < task.n_rows; ++r) {
         for (std::size_t j = 0; j < kVectors; ++j) {
-          if (task.keys != nullptr) {
-            store_ints(task.keys + (first + r) * task.lanes + lane + 8 * j, keys[r][j]);
-            continue;
-          }
           std::int32_t* const least = best[first + r] + 8 * j;
           std::int32_t* const where = lane_of[first + r] + 8 * j;
           const __m256i before = load_ints(least);
@@ -155,7 +149,6 @@ void tiles(const CodeTileTask& task) {
       }
     }
   }
-  if (task.keys != nullptr) return;
   for (std::size_t r = 0; r < task.n_rows; ++r) {
     std::size_t nearest = 0;
     for (std::size_t i = 1; i < 8 * kVectors; ++i) {
@@ -247,15 +240,12 @@ void tiles(const CodeTileTask& task) {
       }
       for (std::size_t c = 0; c < Op::kLanes; ++c) {
         const std::int32_t key = Op::key(task.terms[lane + c], sums[c]);
-        if (task.keys != nullptr) {
-          task.keys[r * task.lanes + lane + c] = key;
-        } else if (key < least) {
+        if (key < least) {
           least = key;
           nearest = lane + c;
         }
       }
     }
-    if (task.keys != nullptr) continue;
     task.best_keys[r] = least;
     task.best[r] = static_cast<std::uint32_t>(nearest);
   }

@@ -12,8 +12,6 @@ namespace {
 
 // Seeds are drawn from so many rows a cluster: each step of k-means++ passes over all of them.
 constexpr std::size_t kSeedRowsPerCluster = 4;
-// Centroids that a row is compared with after the first iteration.
-constexpr std::size_t kNeighbours = 48;
 // The term of a lane without a centroid: above every key, and below what a sum could overflow.
 constexpr std::int32_t kNoCentroid = 0x3fffffff;
 constexpr int kPanelLimit = 63;
@@ -22,8 +20,6 @@ constexpr int kPanelLimit = 63;
 class ClusterPanel {
  public:
   ClusterPanel(CodeSum sum, std::size_t stride) : sum_(sum), stride_(stride) {}
-
-  std::size_t lanes() const { return terms_.size(); }
 
   // The listed ones of `centroids`, in that order.
   void pack(const ClusterCodes& centroids, std::span<const std::uint32_t> which) {
@@ -65,20 +61,9 @@ class ClusterPanel {
     }
   }
 
-  // All keys of up to kCodeTileRows rows, keys[n][lanes()].
-  template <class Rows>
-  void keys(const Kernels& kernels, std::size_t n, const Rows& rows, std::int32_t* out) const {
-    const std::uint8_t* pointers[kCodeTileRows];
-    CodeTileTask task = task_for(n, pointers);
-    for (std::size_t i = 0; i < n; ++i) pointers[i] = rows(i);
-    std::fill(pointers + n, pointers + kCodeTileRows, pointers[0]);
-    task.keys = out;
-    kernels.code_tiles(sum_, task);
-  }
-
  private:
   CodeTileTask task_for(std::size_t n, const std::uint8_t* const* rows) const {
-    return {rows, n, stride_, panel_.data(), terms_.size(), terms_.data(), nullptr, nullptr, nullptr};
+    return {rows, n, stride_, panel_.data(), terms_.size(), terms_.data(), nullptr, nullptr};
   }
 
   CodeSum sum_;
@@ -111,11 +96,7 @@ class Trainer {
     seed();
     for (std::size_t i = 0; i < task_.iterations; ++i) {
       before_ = assigned_;
-      if (i == 0 || n_clusters_ <= 2 * kNeighbours) {
-        assign_to_all();
-      } else {
-        assign_to_neighbours();
-      }
+      assign();
       group();
       fill_empty();
       update();
@@ -177,50 +158,13 @@ class Trainer {
     }
   }
 
-  void assign_to_all() {
+  void assign() {
     ClusterPanel panel(rows_.sum, rows_.stride);
     panel.pack(centroids(), numbers(n_clusters_));
     for_ranges(rows_.n, task_.threads, 1024, [&](std::size_t begin, std::size_t end) {
       panel.nearest(
           kernels_, end - begin, [&](std::size_t i) { return rows_.of(begin + i); }, assigned_.data() + begin,
           keys_.data() + begin);
-    });
-  }
-
-  // Every row keeps its centroid or takes one of those nearest to it.
-  void assign_to_neighbours() {
-    ClusterPanel all(rows_.sum, rows_.stride);
-    all.pack(centroids(), numbers(n_clusters_));
-    for_ranges(n_clusters_, task_.threads, kCodeTileRows, [&](std::size_t begin, std::size_t end) {
-      std::vector<std::int32_t> keys(kCodeTileRows * all.lanes());
-      std::vector<std::uint32_t> near(n_clusters_);
-      ClusterPanel panel(rows_.sum, rows_.stride);
-      std::vector<std::uint32_t> best;
-      std::vector<std::int32_t> best_keys;
-      for (std::size_t block = begin; block < end; block += kCodeTileRows) {
-        const std::size_t count = std::min(kCodeTileRows, end - block);
-        all.keys(kernels_, count, [&](std::size_t i) { return codes_.data() + (block + i) * rows_.stride; }, keys.data());
-        for (std::size_t i = 0; i < count; ++i) {
-          const std::size_t members = size_of(block + i);
-          if (members == 0) continue;
-          const std::int32_t* const key = keys.data() + i * all.lanes();
-          near.resize(n_clusters_);
-          std::iota(near.begin(), near.end(), 0U);
-          const auto nearer = [key](std::uint32_t x, std::uint32_t y) { return key[x] != key[y] ? key[x] < key[y] : x < y; };
-          std::nth_element(near.begin(), near.begin() + kNeighbours, near.end(), nearer);
-          near.resize(kNeighbours);
-          std::sort(near.begin(), near.end());
-          panel.pack(centroids(), near);
-          best.resize(members);
-          best_keys.resize(members);
-          const std::uint32_t* const member = order_.data() + starts_[block + i];
-          panel.nearest(kernels_, members, [&](std::size_t j) { return rows_.of(member[j]); }, best.data(), best_keys.data());
-          for (std::size_t j = 0; j < members; ++j) {
-            assigned_[member[j]] = near[best[j]];
-            keys_[member[j]] = best_keys[j];
-          }
-        }
-      }
     });
   }
 

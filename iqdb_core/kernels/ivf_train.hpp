@@ -33,10 +33,9 @@ struct ClusterTraining {
   std::size_t threads;
 };
 
-// Trains centroids: k-means++ on a part of the rows (Arthur and Vassilvitskii, SODA 2007), then Lloyd's iterations. The
-// first compares every row with every centroid; later ones compare a row with the centroids nearest to its own (k2-means,
-// Agustsson et al., arXiv 1605.09299). A cluster that is left empty starts again from the row that is farthest from its own centroid.
-// Under absolute differences too the mean is what minimises squares, not sums: a compromise that costs little.
+// Trains centroids: k-means++ on a part of the rows (Arthur and Vassilvitskii, SODA 2007), then Lloyd's iterations. A
+// cluster that is left empty starts again from the row that is farthest from its own centroid. Under absolute
+// differences too a centroid is the mean of its rows, though their medians would be nearer to them.
 //
 // Returns means in code units, float64[n_clusters][stride].
 std::vector<double> train_clusters(const Kernels& kernels, const ClusterTraining& training);

@@ -3,6 +3,7 @@
 #include "canonical.hpp"
 #include "code_kernels.hpp"
 #include "ivf_tiles.hpp"
+#include "ivf_words.hpp"
 #include "scan.hpp"
 #include "simd.hpp"
 #include "tiles.hpp"
@@ -29,6 +30,7 @@ const Kernels& kernels() {
       .code_sums = code_sums,
       .code_scan = code_scan,
       .code_tiles = code_tiles,
+      .nearest_words = nearest_words,
       .first_non_finite = first_non_finite,
   };
   return table;
