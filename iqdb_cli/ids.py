@@ -7,13 +7,10 @@ text. JSON: a number is an integer id, a string is text, and `{"hex": "..."}` is
 from __future__ import annotations
 
 import json
-import math
-import struct
-from collections.abc import Mapping
-from typing import Any
 
 from iqdb_core.errors import InvalidIdError
-from iqdb_core.types import MetadataValue, VectorId, id_from_json, id_to_json, validate_id
+from iqdb_core.json_values import metadata_to_json
+from iqdb_core.types import VectorId, id_from_json, id_to_json, validate_id
 
 __all__ = ["format_id", "id_from_json", "id_to_json", "metadata_to_json", "parse_id", "to_json"]
 
@@ -51,33 +48,12 @@ def format_id(record_id: VectorId) -> str:
     return record_id
 
 
-def metadata_to_json(metadata: Mapping[str, MetadataValue] | None) -> dict[str, Any] | None:
-    """Return metadata with the floats that JSON lacks as `{"float": "nan" | "inf" | "-inf"}`.
-
-    A NaN with other bits than the usual one is `{"float": "nan:..."}` with its 64 bits in hex, so that
-    no record changes by going through JSON.
-    """
-    if metadata is None:
-        return None
-    return {
-        key: {"float": _float_text(value)} if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in metadata.items()
-    }
-
-
 def to_json(value: object) -> str:
     """Return the JSON of a value on one line, with text as it is and not escaped to ASCII."""
     return _encode(value)
 
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
-
-
-def _float_text(value: float) -> str:
-    if math.isinf(value):
-        return "inf" if value > 0 else "-inf"
-    bits = struct.pack(">d", value).hex()
-    return "nan" if bits == "7ff8000000000000" else f"nan:{bits}"
 
 
 def _is_decimal(text: str) -> bool:

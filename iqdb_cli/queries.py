@@ -156,22 +156,21 @@ def iter_lines(source: ByteSource) -> Iterator[tuple[int, bytes]]:
     Raises:
         BadInputError: a line is longer than 64 MiB.
     """
-    rest, number = b"", 0
+    rest, number = bytearray(), 0
     view = memoryview(bytearray(_READ_BYTES))
     while got := source.readinto_some(view):
         *lines, tail = bytes(view[:got]).split(b"\n")
         if lines:
-            lines[0] = rest + lines[0]
-            rest = tail
-        else:
-            rest += tail
+            lines[0] = bytes(rest) + lines[0]
+            rest.clear()
+        rest += tail
         if len(rest) > MAX_LINE_BYTES:
             raise BadInputError(source.name, f"is longer than {MAX_LINE_BYTES} bytes", line=number + 1)
         for line in lines:
             number += 1
             if stripped := line.strip():
                 yield number, stripped
-    if stripped := rest.strip():
+    if stripped := bytes(rest).strip():
         yield number + 1, stripped
 
 

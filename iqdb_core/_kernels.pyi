@@ -127,10 +127,10 @@ def format_f32_json(vector: Buffer) -> bytes:
     The vector as a JSON array, each component as the shortest decimal that reads back as the same float32.
     """
 
-def train_codes(rows: Buffer, metric: int) -> list:
+def train_codes(rows: Buffer, metric: int) -> list[float]:
     """
     The code model for rows (float32[n, dim]) under a metric (0 to 3), as a list of float64:
-    unit_length, scale, and the mean of every component.
+    unit_length, scale, norm_unit, and the mean of every component.
     """
 
 def encode_codes(model: Buffer, rows: Buffer, out_codes: Buffer, out_lengths: Buffer, out_norms: Buffer | None = None, threads: int = 1) -> None:
@@ -142,11 +142,11 @@ def encode_codes(model: Buffer, rows: Buffer, out_codes: Buffer, out_lengths: Bu
         rows: float32[n, dim].
         out_codes: uint8[n, stride], stride = the coded components rounded up to a multiple of 32.
         out_lengths: int32[n]: sum of squares of each code.
-        out_norms: float32[n]: length of each row; None: not wanted.
+        out_norms: float32[n]: length of each row over norm_unit; None: not wanted.
         threads: At most so many threads.
     """
 
-def extend_graph(metric: int, codes: Buffer, lengths: Buffer, links: Buffer, entries: Buffer, fresh: Buffer, m: int, ef_construction: int, seed: int, threads: int = 1) -> list:
+def extend_graph(metric: int, codes: Buffer, lengths: Buffer, links: Buffer, entries: Buffer, fresh: Buffer, m: int, ef_construction: int, seed: int, threads: int = 1) -> list[int]:
     """
     Insert rows into a graph, and return its entries.
 
@@ -163,7 +163,7 @@ def extend_graph(metric: int, codes: Buffer, lengths: Buffer, links: Buffer, ent
         threads: At most so many threads; the result does not depend on it.
     """
 
-def carry_graph(metric: int, codes: Buffer, lengths: Buffer, links: Buffer, old_links: Buffer, old_entries: Buffer, target: Buffer, m: int, ef_construction: int, threads: int = 1) -> list:
+def carry_graph(metric: int, codes: Buffer, lengths: Buffer, links: Buffer, old_links: Buffer, old_entries: Buffer, target: Buffer, m: int, ef_construction: int, threads: int = 1) -> list[int]:
     """
     Carry a graph over to new row numbers and repair it around rows that are gone; return its entries.
 

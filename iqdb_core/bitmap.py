@@ -80,12 +80,13 @@ class Bitmap:
             view[row >> 3] |= 1 << (row & 7)
 
 
-def test_rows(bits: bytearray, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+def are_set(bits: bytearray, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return which of `rows` have their bit set."""
     import numpy as np
 
     view = np.frombuffer(bits, np.uint8)
-    return (view[rows >> 3] >> (rows & 7).astype(np.uint8) & 1).astype(np.bool_)
+    found: NDArray[np.bool_] = (view[rows >> 3] >> (rows & 7).astype(np.uint8) & 1).astype(np.bool_)
+    return found
 
 
 def unpack(bits: bytearray | NDArray[np.uint8], start: int, stop: int) -> NDArray[np.bool_]:
@@ -95,7 +96,8 @@ def unpack(bits: bytearray | NDArray[np.uint8], start: int, stop: int) -> NDArra
     view = np.frombuffer(bits, np.uint8)
     first = start & -8
     unpacked = np.unpackbits(view[first >> 3 : (stop + 7) >> 3], bitorder="little")
-    return unpacked[start - first : stop - first].view(np.bool_)
+    rows: NDArray[np.bool_] = unpacked[start - first : stop - first].view(np.bool_)
+    return rows
 
 
 def count_ones(bits: bytes | bytearray, n_rows: int) -> int:

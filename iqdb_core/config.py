@@ -2,20 +2,40 @@
 
 `dim`, `metric`, `index`, `compression` and `provenance` are written into the file; the rest belongs to
 one handle. Every class here is immutable, and converts to and from plain dicts that go through JSON.
+To change settings there are `replace(m=32, seed=1)` and, for one at a time, `with_m(32)`; both return a
+checked copy.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias
 
+from iqdb_core.cache_config import CacheConfig, CachePolicy
+from iqdb_core.config_builders import Replaceable, With
 from iqdb_core.errors import InvalidConfigError, InvalidMetricError
+from iqdb_core.plain_dicts import known_fields, plain_dict
 from iqdb_core.types import MAX_DIM, DistanceMetric, IndexKind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from typing import Self
+
+__all__ = [
+    "CacheConfig",
+    "CachePolicy",
+    "Compression",
+    "FlatConfig",
+    "FsyncPolicy",
+    "HnswConfig",
+    "IndexConfig",
+    "IndexKind",
+    "IqdbConfig",
+    "IvfConfig",
+    "index_config_from_dict",
+]
 
 DEFAULT_SEED: Final = 0xDEADBEEFCAFEF00D
 DEFAULT_ZSTD_LEVEL: Final = 3
@@ -28,19 +48,37 @@ def _check_int(name: str, value: object, low: int, high: int) -> None:
         raise InvalidConfigError(name, value, f"an integer in {low}..{high}")
 
 
+class IndexSettings(Replaceable):
+    """What the settings of all index kinds have in common."""
+
+    kind: ClassVar[IndexKind]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that go through JSON; `index_config_from_dict` reads back any kind's."""
+        return {"kind": self.kind.value, **dataclasses.asdict(self)}  # type: ignore[call-overload]
+
+    @classmethod
+    def from_dict(cls, value: object) -> Self:
+        """Return the settings of this index kind that a plain dict describes.
+
+        Raises:
+            InvalidConfigError: it describes another kind, or a key or value is not acceptable.
+        """
+        config = index_config_from_dict(value)
+        if not isinstance(config, cls):
+            raise InvalidConfigError("index.kind", config.kind.value, repr(cls.kind.value))
+        return config
+
+
 @dataclass(frozen=True)
-class FlatConfig:
+class FlatConfig(IndexSettings):
     """Exact search over all vectors. It has no settings."""
 
     kind: ClassVar[IndexKind] = IndexKind.FLAT
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return a plain dict that `index_config_from_dict` reads back."""
-        return _index_to_dict(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class HnswConfig:
+class HnswConfig(IndexSettings):
     """Settings of a hierarchical navigable small world graph (Malkov and Yashunin, 2016).
 
     Attributes:
@@ -59,6 +97,12 @@ class HnswConfig:
 
     kind: ClassVar[IndexKind] = IndexKind.HNSW
 
+    with_m = With[int]()
+    with_ef_construction = With[int]()
+    with_ef_search = With[int]()
+    with_filter_widen = With[int]()
+    with_seed = With[int]()
+
     def __post_init__(self) -> None:
         _check_int("index.m", self.m, 2, 512)
         _check_int("index.ef_construction", self.ef_construction, 1, 65_536)
@@ -66,13 +110,9 @@ class HnswConfig:
         _check_int("index.filter_widen", self.filter_widen, 1, 1_024)
         _check_int("index.seed", self.seed, 0, 2**64 - 1)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return a plain dict that `index_config_from_dict` reads back."""
-        return _index_to_dict(self)
-
 
 @dataclass(frozen=True, kw_only=True)
-class IvfConfig:
+class IvfConfig(IndexSettings):
     """Settings of an inverted file, with product quantisation if asked for.
 
     Attributes:
@@ -95,6 +135,14 @@ class IvfConfig:
 
     kind: ClassVar[IndexKind] = IndexKind.IVF
 
+    with_n_clusters = With[int]()
+    with_n_probes = With[int]()
+    with_training_sample_size = With[int]()
+    with_use_pq = With[bool]()
+    with_pq_subvectors = With[int | None]()
+    with_pq_refine_factor = With[int]()
+    with_seed = With[int]()
+
     def __post_init__(self) -> None:
         _check_int("index.n_clusters", self.n_clusters, 1, 2**24)
         _check_int("index.n_probes", self.n_probes, 1, 2**24)
@@ -106,10 +154,6 @@ class IvfConfig:
         _check_int("index.pq_refine_factor", self.pq_refine_factor, 0, 65_536)
         _check_int("index.seed", self.seed, 0, 2**64 - 1)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return a plain dict that `index_config_from_dict` reads back."""
-        return _index_to_dict(self)
-
 
 IndexConfig: TypeAlias = FlatConfig | HnswConfig | IvfConfig
 _INDEX_CONFIGS: Final[dict[str, type[FlatConfig | HnswConfig | IvfConfig]]] = {
@@ -119,23 +163,18 @@ _INDEX_CONFIGS: Final[dict[str, type[FlatConfig | HnswConfig | IvfConfig]]] = {
 }
 
 
-def _index_to_dict(config: IndexConfig) -> dict[str, Any]:
-    return {"kind": config.kind.value, **dataclasses.asdict(config)}
-
-
 def index_config_from_dict(value: object) -> IndexConfig:
     """Return the index configuration that a plain dict describes.
 
     Raises:
         InvalidConfigError: a key is missing or unknown, or a value is outside its range.
     """
-    fields = _plain_dict("index", value)
+    fields = plain_dict("index", value)
     kind = fields.pop("kind", None)
     if not isinstance(kind, str) or kind not in _INDEX_CONFIGS:
         raise InvalidConfigError("index.kind", kind, f"one of {', '.join(_INDEX_CONFIGS)}")
     config_class = _INDEX_CONFIGS[kind]
-    _refuse_unknown_keys("index", fields, config_class)
-    return config_class(**fields)
+    return config_class(**known_fields("index", fields, config_class))
 
 
 @dataclass(frozen=True)
@@ -184,6 +223,15 @@ class FsyncPolicy:
 
     def __str__(self) -> str:
         return f"periodic:{self.seconds!r}" if self.kind == "periodic" else self.kind
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that go through JSON; within a configuration it is a text."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: object) -> FsyncPolicy:
+        """Return the policy that `to_dict` described."""
+        return cls(**{"kind": "", **known_fields("fsync", value, cls)})
 
 
 FsyncPolicy.ALWAYS = FsyncPolicy("always")
@@ -235,13 +283,22 @@ class Compression:
     def __str__(self) -> str:
         return f"zstd:{self.level}" if self.codec == "zstd" else self.codec
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that go through JSON; within a configuration it is a text."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: object) -> Compression:
+        """Return the compression that `to_dict` described."""
+        return cls(**known_fields("compression", value, cls))
+
 
 Compression.NONE = Compression()
 Compression.LZ4 = Compression("lz4")
 
 
 @dataclass(frozen=True, kw_only=True)
-class IqdbConfig:
+class IqdbConfig(Replaceable):
     """Everything that one database handle is made with.
 
     Stored in the file, and compared with it when it exists:
@@ -259,6 +316,7 @@ class IqdbConfig:
             20,000 and an eighth of the snapshot, None is never.
         database_id: 16 bytes for a new database instead of random ones, so that the same records give
             the same file. When the file exists, it must have this id.
+        cache: settings of the cache of search results (of this handle); None is no cache.
     """
 
     dim: int
@@ -270,6 +328,18 @@ class IqdbConfig:
     auto_compact: int | Literal["auto"] | None = "auto"
     provenance: Mapping[str, str] = field(default_factory=dict, hash=False)
     database_id: bytes | None = None
+    cache: CacheConfig | None = None
+
+    with_dim = With[int]()
+    with_metric = With[DistanceMetric | str]()
+    with_index = With[IndexConfig]()
+    with_compression = With[Compression | str]()
+    with_fsync = With[FsyncPolicy | str]()
+    with_threads = With[int | None]()
+    with_auto_compact = With[int | Literal["auto"] | None]()
+    with_provenance = With[Mapping[str, str]]()
+    with_database_id = With[bytes | None]()
+    with_cache = With[CacheConfig | None]()
 
     def __post_init__(self) -> None:
         _check_int("dim", self.dim, 1, MAX_DIM)
@@ -287,6 +357,8 @@ class IqdbConfig:
             type(self.database_id) is not bytes or len(self.database_id) != DATABASE_ID_BYTES
         ):
             raise InvalidConfigError("database_id", self.database_id, "16 bytes")
+        if self.cache is not None and not isinstance(self.cache, CacheConfig):
+            raise InvalidConfigError("cache", self.cache, "CacheConfig or None")
         self._check_product_quantisation()
 
     def _check_product_quantisation(self) -> None:
@@ -298,10 +370,6 @@ class IqdbConfig:
         parts = self.index.pq_subvectors
         if parts is not None and self.dim % parts:
             raise InvalidConfigError("index.pq_subvectors", parts, f"a divisor of dim {self.dim}")
-
-    def replace(self, **changes: Any) -> IqdbConfig:
-        """Return a copy with some settings changed, checked like a new one."""
-        return dataclasses.replace(self, **changes)
 
     def stored_dict(self) -> dict[str, Any]:
         """Return the part that is written into the file, as plain values."""
@@ -321,6 +389,7 @@ class IqdbConfig:
             "threads": self.threads,
             "auto_compact": self.auto_compact,
             "database_id": None if self.database_id is None else self.database_id.hex(),
+            "cache": None if self.cache is None else self.cache.to_dict(),
         }
 
     @classmethod
@@ -330,32 +399,19 @@ class IqdbConfig:
         Raises:
             InvalidConfigError: a key is unknown or `dim` is missing, or a value is out of range.
         """
-        fields = _plain_dict("configuration", value)
-        _refuse_unknown_keys("configuration", fields, cls)
+        fields = known_fields("configuration", value, cls)
         if "dim" not in fields:
             raise InvalidConfigError("dim", None, f"an integer in 1..{MAX_DIM}")
         if "index" in fields:
             fields["index"] = index_config_from_dict(fields["index"])
+        if isinstance(fields.get("cache"), dict):
+            fields["cache"] = CacheConfig.from_dict(fields["cache"])
         if isinstance(fields.get("database_id"), str):
             try:
                 fields["database_id"] = bytes.fromhex(fields["database_id"])
             except ValueError:
                 raise InvalidConfigError("database_id", fields["database_id"], "32 hex digits") from None
         return cls(**fields)
-
-
-def _plain_dict(name: str, value: object) -> dict[str, Any]:
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise InvalidConfigError(name, value, "a dict with str keys")
-    return dict(value)
-
-
-def _refuse_unknown_keys(name: str, fields: dict[str, Any], config_class: type[Any]) -> None:
-    known = {item.name for item in dataclasses.fields(config_class)}
-    for key, value in fields.items():
-        if key not in known:
-            expected = f"no such key; the keys are {', '.join(sorted(known))}"
-            raise InvalidConfigError(f"{name}.{key}", value, expected)
 
 
 def _checked_provenance(value: object) -> dict[str, str]:

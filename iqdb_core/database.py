@@ -8,6 +8,7 @@ from iqdb_core import opening
 from iqdb_core.search import vector_buffer
 from iqdb_core.search_request import at_least_one, parsed_filter
 from iqdb_core.searching import Searching
+from iqdb_core.storage.files import OS_FILES
 from iqdb_core.types import DistanceMetric, validate_id, validate_metadata
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class Iqdb(Searching):
             PersistError: a leaf says what else is wrong with the file.
         """
         settings = opening.HandleSettings(fsync, threads, auto_compact)
-        chosen = opening.OS_FILES if files is None else files
+        chosen = OS_FILES if files is None else files
         if read_only:
             return cls(opening.open_for_reading(path, settings, chosen))
         return cls(opening.open_for_writing(path, settings, chosen))
@@ -340,7 +341,8 @@ class Iqdb(Searching):
             return None
         if in_delta:
             assert view.delta is not None
-            return view.delta.vectors[row].tobytes()
+            vector: bytes = view.delta.vectors[row].tobytes()
+            return vector
         return bytes(view.base.snapshot.vector_bytes(row))
 
     def metadata(self, id: VectorId) -> dict[str, MetadataValue] | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from iqdb_core import _kernels
-from iqdb_core.bitmap import Bitmap, test_rows
+from iqdb_core.bitmap import Bitmap, are_set
 from iqdb_core.index.topk import TopK
 from iqdb_core.records import Ids, MetadataColumns, RecordBatch
 
@@ -205,11 +205,15 @@ class DeltaView:
         """Return the rows that are records, in insertion order."""
         rows = np.arange(self.n_rows, dtype=np.int64)
         if self.live is not None:
-            rows = rows[test_rows(self.live, rows)]
+            rows = rows[are_set(self.live, rows)]
         return rows[np.argsort(self.places[rows], kind="stable")]
 
     def take(self, rows: NDArray[np.int64]) -> RecordBatch:
-        """Return the records in `rows`, in that order."""
+        """Return the records in `rows`, in that order; consecutive rows without copying vectors."""
+        if len(rows) and bool(np.all(rows[1:] - rows[:-1] == 1)):
+            first, last = int(rows[0]), int(rows[-1]) + 1
+            ids = Ids.from_list(self._ids[first:last])
+            return RecordBatch(ids, self.vectors[first:last], self.metadata.columns().slice(first, last))
         ids = Ids.from_list([self._ids[row] for row in rows.tolist()])
         return RecordBatch(ids, self.vectors[rows], self.metadata.columns().take(rows))
 
@@ -282,7 +286,7 @@ class Delta:
         old_rows = np.fromiter(map(self._rows.get, new_ids, [-1] * n), np.int64, n)
         in_delta = old_rows >= 0
         in_base = (base_rows >= 0) & ~in_delta
-        in_base[in_base] = test_rows(self.base_live.bits, base_rows[in_base])
+        in_base[in_base] = are_set(self.base_live.bits, base_rows[in_base])
         new = ~(in_delta | in_base)
         places = self._places[first : first + n]
         places[in_delta] = self._places[old_rows[in_delta]]

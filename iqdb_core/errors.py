@@ -1,6 +1,6 @@
 """Every error that iqdb raises, as one tree. This module imports nothing of the package.
 
-Error
+Error:
 ├── ConfigError                    a handle that contradicts the file, or itself
 │   ├── InvalidConfigError         a setting outside its allowed values
 │   └── ConfigConflictError        a request that contradicts what the file says

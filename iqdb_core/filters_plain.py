@@ -2,7 +2,7 @@
 
 A leaf is `{"op": ..., "key": ...}` with `"value"` (eq, ne, lt, le, gt, ge, contains) or `"values"` (in,
 not_in) or neither (is_null, is_not_null, exists). Combinations are `{"op": "and", "filters": [...]}`,
-`"or"` likewise, and `{"op": "not", "filter": ...}`.
+`"or"` likewise, and `{"op": "not", "filter": ...}`. An infinite value is `{"float": "inf"}` or "-inf".
 """
 
 from __future__ import annotations
@@ -19,20 +19,22 @@ from iqdb_core.filters import (
     Contains,
     Exists,
     Filter,
+    FilterValue,
     Membership,
     Not,
     NullTest,
     Or,
 )
+from iqdb_core.json_values import float_from_json, float_to_json
 
 
 def filter_to_dict(condition: Filter) -> dict[str, Any]:
     """Return the tree as plain data."""
     match condition:
         case Comparison(key, op, value):
-            return {"op": op, "key": key, "value": value}
+            return {"op": op, "key": key, "value": _to_json(value)}
         case Membership(key, values, negated):
-            return {"op": "not_in" if negated else "in", "key": key, "values": list(values)}
+            return {"op": "not_in" if negated else "in", "key": key, "values": list(map(_to_json, values))}
         case Contains(key, text):
             return {"op": "contains", "key": key, "value": text}
         case NullTest(key, negated):
@@ -85,14 +87,27 @@ def _from_dict(data: object, level: int) -> Filter:
         case "not":
             return Not(_from_dict(data["filter"], level + 1))
         case "in" | "not_in":
-            return Membership(data["key"], tuple(_list(data, "values")), negated=op == "not_in")
+            return Membership(
+                data["key"], tuple(map(_from_json, _list(data, "values"))), negated=op == "not_in"
+            )
         case "contains":
             return Contains(data["key"], data["value"])
         case "is_null" | "is_not_null":
             return NullTest(data["key"], negated=op == "is_not_null")
         case "exists":
             return Exists(data["key"])
-    return Comparison(data["key"], op, data["value"])
+    return Comparison(data["key"], op, _from_json(data["value"]))
+
+
+def _to_json(value: FilterValue) -> Any:
+    return float_to_json(value) if isinstance(value, float) else value
+
+
+def _from_json(value: object) -> Any:
+    try:
+        return float_from_json(value) if isinstance(value, dict) else value
+    except ValueError:
+        return value  # which the leaf refuses
 
 
 def _list(data: Mapping[str, Any], name: str) -> list[Any]:

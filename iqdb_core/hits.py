@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from iqdb_core.types import id_from_json, id_to_json, validate_id, validate_metadata
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Protocol
 
     from iqdb_core.types import Metadata, MetadataValue, VectorId
@@ -51,13 +52,37 @@ class Hit:
         return self._metadata
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values that go through JSON: keys `id`, `distance` and `metadata`."""
-        return {"id": id_to_json(self.id), "distance": self.distance, "metadata": self.metadata}
+        """Return plain values that go through JSON: keys `id`, `distance` and `metadata`.
+
+        An id of bytes is `{"hex": "00ff"}`, and a float that JSON lacks is `{"float": "nan"}`, "inf" or
+        "-inf".
+        """
+        from iqdb_core.json_values import float_to_json, metadata_to_json
+
+        return {
+            "id": id_to_json(self.id),
+            "distance": float_to_json(self.distance),
+            "metadata": metadata_to_json(self.metadata),
+        }
 
     @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> Hit:
-        """Return the hit that `to_dict` described."""
-        return cls(id_from_json(value["id"]), value["distance"], value.get("metadata"))
+    def from_dict(cls, value: object) -> Hit:
+        """Return the hit that `to_dict` described; `metadata` may be missing.
+
+        Raises:
+            InvalidParameterError: it is no dict with these keys, or the distance is no number.
+            InvalidIdError, InvalidMetadataError: the id or the metadata is not acceptable.
+        """
+        from iqdb_core.errors import InvalidParameterError
+        from iqdb_core.json_values import float_from_json, metadata_from_json
+
+        if not isinstance(value, dict) or {*value, "metadata"} != {"id", "distance", "metadata"}:
+            raise InvalidParameterError("Hit", value, "a dict with the keys id, distance and metadata")
+        try:
+            distance = float_from_json(value["distance"])
+        except (ValueError, OverflowError):
+            raise InvalidParameterError("Hit.distance", value["distance"], "a number") from None
+        return cls(id_from_json(value["id"]), distance, metadata_from_json(value.get("metadata")))
 
     def __repr__(self) -> str:
         return f"Hit(id={self.id!r}, distance={self.distance!r}, metadata={self.metadata!r})"
@@ -84,6 +109,28 @@ def make_hit(record_id: VectorId, distance: float, source: MetadataSource, row: 
     hit._source = source  # noqa: SLF001 - the constructor of this module
     hit._row = row  # noqa: SLF001
     return hit
+
+
+class SharedHits:
+    """The hits of one search, of which any number of callers get copies of their own.
+
+    Metadata is decoded once for all of them, and copied.
+    """
+
+    __slots__ = ("_hits",)
+
+    def __init__(self, hits: Sequence[Hit]) -> None:
+        """Take over hits that nobody else has."""
+        self._hits = hits
+
+    def copies(self) -> list[Hit]:
+        """Return new hits equal to those kept."""
+        return [make_hit(hit.id, hit.distance, self, row) for row, hit in enumerate(self._hits)]
+
+    def metadata_at(self, row: int) -> dict[str, MetadataValue] | None:
+        """Return a copy of the metadata of one of the hits."""
+        metadata = self._hits[row].metadata
+        return None if metadata is None else dict(metadata)
 
 
 _new = object.__new__

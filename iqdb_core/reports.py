@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Any
+
+from iqdb_core.plain_dicts import PlainFields
 
 
 @dataclass(frozen=True)
-class FoldReport:
+class FoldReport(PlainFields):
     """What a compaction (`compact`, `flush` or `close`) did.
 
     Attributes:
@@ -31,13 +31,9 @@ class FoldReport:
     log_bytes: int
     digest: str
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values that go through JSON."""
-        return dataclasses.asdict(self)
-
 
 @dataclass(frozen=True)
-class BulkReport:
+class BulkReport(PlainFields):
     """What a bulk load did.
 
     Attributes:
@@ -54,13 +50,9 @@ class BulkReport:
     n_rows: int
     digest: str
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values that go through JSON."""
-        return dataclasses.asdict(self)
-
 
 @dataclass(frozen=True)
-class OptimizeReport:
+class OptimizeReport(PlainFields):
     """What `Iqdb.optimize` did.
 
     Attributes:
@@ -72,7 +64,3 @@ class OptimizeReport:
     index: str
     changed: bool
     reason: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values that go through JSON."""
-        return dataclasses.asdict(self)

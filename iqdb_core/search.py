@@ -61,7 +61,7 @@ def _converted(vector: object, dim: int, where: str) -> Buffer:
     return one_vector(vector, dim, where)
 
 
-def query_block(queries: Buffer, n_queries: int, dim: int) -> memoryview:
+def query_block(queries: Buffer, n_queries: int, dim: int) -> Buffer:
     """Return queries in a float32 buffer as float32[n_queries, dim], all components finite.
 
     Raises:

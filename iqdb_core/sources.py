@@ -133,12 +133,13 @@ def many_ids(value: object, where: Callable[[int], str]) -> Ids:
         return Ids.from_list(value.tolist(), where=where)
     if isinstance(value, (str, bytes)):
         raise InvalidIdError(value, "expected a sequence of ids, not one id")
-    if not isinstance(value, (list, tuple, range)):
-        try:
-            value = list(value)  # type: ignore[call-overload]
-        except TypeError:
-            raise InvalidIdError(value, "expected a sequence of ids") from None
-    return Ids.from_list(value, where=where)
+    if isinstance(value, (list, tuple, range)):
+        return Ids.from_list(value, where=where)
+    try:
+        listed = list(value)  # type: ignore[call-overload]
+    except TypeError:
+        raise InvalidIdError(value, "expected a sequence of ids") from None
+    return Ids.from_list(listed, where=where)
 
 
 def record_batch(ids: object, vectors: object, metadata: object, dim: int) -> RecordBatch:

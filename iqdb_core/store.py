@@ -23,13 +23,14 @@ from iqdb_core.types import IndexKind
 from iqdb_core.view import Base, View
 
 if TYPE_CHECKING:
-    from iqdb_core.storage.section import Blocks, Section
     from collections.abc import Sequence
 
     from iqdb_core.config import FsyncPolicy, IqdbConfig
     from iqdb_core.delta import Delta
+    from iqdb_core.errors import ChecksumError
     from iqdb_core.log_link import LogLink
     from iqdb_core.records import RecordBatch
+    from iqdb_core.storage.section import Blocks, Section
     from iqdb_core.storage.snapshot import Snapshot
     from iqdb_core.storage.wal import LogContents
     from iqdb_core.types import MetadataValue, VectorId

@@ -13,8 +13,8 @@ import inspect
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
-import click
 from iqdb_cli.app import command_tree
 from iqdb_cli.exit_codes import EXIT_STATUSES
 
@@ -50,30 +50,29 @@ def paragraphs(help_text: str) -> list[str]:
     return out
 
 
-def summary(command: click.Command) -> str:
+def summary(command: Any) -> str:
     """The one line that `iqdb --help` shows for the command."""
     return command.get_short_help_str(limit=200).rstrip(".")
 
 
-def option_lines(context: click.Context, command: click.Command) -> tuple[list[str], list[str]]:
+def option_lines(context: Any, command: Any) -> tuple[list[str], list[str]]:
     """Arguments and options as roff definition lists."""
     arguments: list[str] = []
     options: list[str] = []
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
-        if isinstance(parameter, click.Option):
-            if record is None or parameter.hidden:
+        if parameter.param_type_name == "option":
+            if record is None:  # hidden
                 continue
             names, text = record
             options += [".TP", f"\\fB{escape(names)}\\fR", escape(" ".join(text.split()))]
         else:
-            name = parameter.make_metavar(context)
-            text = getattr(parameter, "help", None) or ""
+            name, text = record or (parameter.name.upper(), "")
             arguments += [".TP", f"\\fI{escape(name)}\\fR", escape(" ".join(text.split()))]
     return arguments, options
 
 
-def usage(context: click.Context, command: click.Command) -> str:
+def usage(context: Any, command: Any) -> str:
     """The usage line without its prefix."""
     return " ".join(command.collect_usage_pieces(context))
 
@@ -97,9 +96,9 @@ def split(reference: str) -> tuple[str, str]:
     return name, section
 
 
-def command_page(name: str, command: click.Command) -> str:
+def command_page(name: str, command: Any) -> str:
     """The page of one command."""
-    context = click.Context(command, info_name=f"iqdb {name}", parent=None)
+    context = command.context_class(command, info_name=f"iqdb {name}")
     arguments, options = option_lines(context, command)
     lines = head(f"iqdb-{name}")
     lines += [".SH NAME", f"iqdb\\-{escape(name)} \\- {escape(summary(command))}"]
@@ -109,13 +108,13 @@ def command_page(name: str, command: click.Command) -> str:
         lines += [".SH ARGUMENTS", *arguments]
     lines += [".SH OPTIONS", *options]
     if command.epilog:
-        lines += [".SH EXAMPLES", *paragraphs(command.epilog)]
+        lines += [".SH EXAMPLES", *paragraphs(command.epilog.replace("Examples:\n", "", 1))]
     lines += [".SH EXIT STATUS", "See \\fBiqdb\\fR(1)."]
     lines += see_also(["iqdb.1", "iqdb.5"])
     return "\n".join(lines) + "\n"
 
 
-def main_page(root: click.Context, group: click.Group) -> str:
+def main_page(root: Any, group: Any) -> str:
     """The page of the program."""
     _, options = option_lines(root, group)
     names = group.list_commands(root)
@@ -151,7 +150,7 @@ def main_page(root: click.Context, group: click.Group) -> str:
 def pages() -> dict[str, str]:
     """Every page of section 1: file name to text."""
     group = command_tree()
-    root = click.Context(group, info_name="iqdb")
+    root = group.context_class(group, info_name="iqdb")
     out = {"iqdb.1": main_page(root, group)}
     for name in group.list_commands(root):
         command = group.get_command(root, name)

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-import enum
 from typing import Annotated
 
 import typer
 
 from iqdb_cli import terminal
+from iqdb_cli.index_options import (
+    EfConstruction,
+    EfSearch,
+    FilterWiden,
+    IndexChoice,
+    IndexOptions,
+    M,
+    NClusters,
+    NProbes,
+    Pq,
+    PqRefineFactor,
+    PqSubvectors,
+    Seed,
+    TrainingSampleSize,
+    describe,
+)
 from iqdb_cli.options import Database
-from iqdb_core.config import Compression, IqdbConfig, index_config_from_dict
+from iqdb_core.config import Compression, FlatConfig, IqdbConfig
 from iqdb_core.database import Iqdb
 from iqdb_core.errors import InvalidConfigError
 from iqdb_core.types import DistanceMetric
 
-
-class IndexChoice(enum.Enum):
-    """The index kinds that can be asked for."""
-
-    FLAT = "flat"
-    HNSW = "hnsw"
-    IVF = "ivf"
-
-
 EXAMPLES = """
   iqdb create notes.iqdb --dim 384
   iqdb create images.iqdb --dim 512 --metric euclidean --compression zstd:9
+  iqdb create notes.iqdb --dim 384 --index hnsw --m 24
   iqdb create notes.iqdb --dim 384 --model all-MiniLM-L6-v2 --revision 8b3219a
 """
 
@@ -43,8 +50,23 @@ def command(
     ] = DistanceMetric.COSINE,
     index: Annotated[
         IndexChoice,
-        typer.Option("--index", help="How neighbours are found. This release builds flat, which is exact."),
+        typer.Option(
+            "--index",
+            help="How neighbours are found: flat compares with every record and is exact, hnsw walks a "
+            "graph, ivf visits some of many lists.",
+        ),
     ] = IndexChoice.FLAT,
+    m: M = None,
+    ef_construction: EfConstruction = None,
+    ef_search: EfSearch = None,
+    filter_widen: FilterWiden = None,
+    seed: Seed = None,
+    n_clusters: NClusters = None,
+    n_probes: NProbes = None,
+    training_sample_size: TrainingSampleSize = None,
+    pq: Pq = None,
+    pq_subvectors: PqSubvectors = None,
+    pq_refine_factor: PqRefineFactor = None,
     compression: Annotated[
         str,
         typer.Option(
@@ -73,19 +95,35 @@ def command(
 ) -> None:
     """Create an empty database.
 
-    Nothing may exist at DB. The dimension and the metric of a database never change.
+    Nothing may exist at DB. The dimension and the metric of a database never change; "iqdb optimize"
+    changes the index. Options for an index kind go with that kind only.
     """
+    options = IndexOptions(
+        m=m,
+        ef_construction=ef_construction,
+        ef_search=ef_search,
+        filter_widen=filter_widen,
+        seed=seed,
+        n_clusters=n_clusters,
+        n_probes=n_probes,
+        training_sample_size=training_sample_size,
+        use_pq=pq,
+        pq_subvectors=pq_subvectors,
+        pq_refine_factor=pq_refine_factor,
+    )
+    chosen = options.config(index) or FlatConfig()
     facts = {"model": model, "revision": revision}
     config = IqdbConfig(
         dim=dim,
         metric=metric,
-        index=index_config_from_dict({"kind": index.value}),
+        index=chosen,
         compression=Compression.parse(compression),
         provenance={key: text for key, text in facts.items() if text is not None},
         database_id=None if database_id is None else parse_database_id(database_id),
     )
     Iqdb.create(db, config).close()
-    terminal.note(f"{db}: created, {dim} dimensions, {metric.value}")
+    kind = "" if isinstance(chosen, FlatConfig) else f", index {describe(chosen)}"
+    terminal.note(f"{db}: created, {dim} dimensions, {metric.value}{kind}")
 
 
 def parse_database_id(text: str) -> bytes:

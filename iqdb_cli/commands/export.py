@@ -104,7 +104,7 @@ def command(
         raise UsageError(f"--ids-out and --metadata-out go with npy; {chosen.value} holds everything itself")
     _check_targets([output, ids_out, metadata_out], force=force)
     with Iqdb.open_existing(db, read_only=True) as handle:
-        rows = max(1, min(_MAX_BATCH_ROWS, _BATCH_BYTES // (4 * handle.dim)))
+        rows = _rows_at_once(handle)
 
         def batches(*, vectors: bool = True) -> Iterator[RecordBatch]:
             return handle.batches(filter=filter_expression, batch_rows=rows, vectors=vectors)
@@ -127,6 +127,14 @@ def command(
                     beside = [target(path) if path else None for path in (ids_out, metadata_out)]
                     _write_npy(batches(), survey, handle.dim, target(output), *beside)
     terminal.note(f"{db}: {count:,} record{'' if count == 1 else 's'} exported")
+
+
+def _rows_at_once(handle: Iqdb) -> int:
+    """Return how many records fit in a batch, by what a record takes in the file on average."""
+    info = handle.info()
+    stored_bytes: int = (info["snapshot_bytes"] + info["log_bytes"]) // max(1, info["n_records"])
+    rows = _BATCH_BYTES // max(4 * handle.dim, stored_bytes)
+    return max(1, min(_MAX_BATCH_ROWS, rows))
 
 
 def _choose_format(wanted: ExportFormat | None, output: str | None) -> ExportFormat:

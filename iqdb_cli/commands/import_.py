@@ -5,13 +5,29 @@ from __future__ import annotations
 import enum
 import os
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from iqdb_cli import terminal
-from iqdb_cli.commands.create import IndexChoice, parse_database_id
+from iqdb_cli.commands.create import parse_database_id
 from iqdb_cli.exit_codes import UsageError
+from iqdb_cli.index_options import (
+    EfConstruction,
+    EfSearch,
+    FilterWiden,
+    IndexChoice,
+    IndexOptions,
+    M,
+    NClusters,
+    NProbes,
+    Pq,
+    PqRefineFactor,
+    PqSubvectors,
+    Seed,
+    TrainingSampleSize,
+)
 from iqdb_cli.input_options import (
     AllowEmpty,
     Columns,
@@ -26,7 +42,7 @@ from iqdb_cli.input_options import (
     split_columns,
 )
 from iqdb_cli.options import Database, Threads
-from iqdb_core.config import Compression, IqdbConfig, index_config_from_dict
+from iqdb_core.config import Compression, FlatConfig, IqdbConfig
 from iqdb_core.database import Iqdb
 from iqdb_core.errors import ConfigConflictError, DatabaseNotFoundError, DuplicateIdError
 from iqdb_core.types import DistanceMetric
@@ -46,6 +62,7 @@ class OnDuplicate(enum.Enum):
 EXAMPLES = """
   iqdb import notes.iqdb notes.parquet --metric cosine --columns lang,year
   iqdb import notes.iqdb vectors.npy --ids ids.npy --metadata notes.jsonl
+  iqdb import notes.iqdb notes.parquet --metric cosine --index hnsw --m 24
   embed notes/*.txt | iqdb import notes.iqdb - --input-format jsonl
 """
 
@@ -86,8 +103,24 @@ def command(
     ] = OnDuplicate.LAST,
     allow_empty: AllowEmpty = False,
     index: Annotated[
-        IndexChoice | None, typer.Option("--index", help="For a new database: how neighbours are found.")
+        IndexChoice | None,
+        typer.Option(
+            "--index",
+            help="For a new database: how neighbours are found. flat compares with every record and is "
+            "exact, hnsw walks a graph, ivf visits some of many lists.",
+        ),
     ] = None,
+    m: M = None,
+    ef_construction: EfConstruction = None,
+    ef_search: EfSearch = None,
+    filter_widen: FilterWiden = None,
+    seed: Seed = None,
+    n_clusters: NClusters = None,
+    n_probes: NProbes = None,
+    training_sample_size: TrainingSampleSize = None,
+    pq: Pq = None,
+    pq_subvectors: PqSubvectors = None,
+    pq_refine_factor: PqRefineFactor = None,
     compression: Annotated[
         str | None,
         typer.Option(
@@ -130,7 +163,20 @@ def command(
         ids_path=ids,
         metadata_path=metadata,
     )
-    wanted = _Wanted(metric, index, compression, model, database_id)
+    index_options = IndexOptions(
+        m=m,
+        ef_construction=ef_construction,
+        ef_search=ef_search,
+        filter_widen=filter_widen,
+        seed=seed,
+        n_clusters=n_clusters,
+        n_probes=n_probes,
+        training_sample_size=training_sample_size,
+        use_pq=pq,
+        pq_subvectors=pq_subvectors,
+        pq_refine_factor=pq_refine_factor,
+    )
+    wanted = _Wanted(metric, index, index_options, compression, model, database_id)
     exists = os.path.lexists(db)
     if not exists and metric is None:
         raise DatabaseNotFoundError(db)
@@ -140,10 +186,13 @@ def command(
         dim = None if handle is None else handle.dim
         if handle is not None:
             wanted.check(db, handle)
-        with Inputs(sources, options, dim=dim) as inputs, ProgressBar("import", inputs.fraction) as progress:
+        with (
+            Inputs(sources, options, dim=dim) as inputs,
+            closing(inputs.batches(first_id, allow_empty=allow_empty)) as batches,
+            ProgressBar("import", inputs.fraction) as progress,
+        ):
             for text in inputs.notes:
                 terminal.note(text)
-            batches = inputs.batches(first_id, allow_empty=allow_empty)
             try:
                 if handle is not None:
                     report = handle.bulk_load(
@@ -181,12 +230,14 @@ class _Wanted:
         self,
         metric: DistanceMetric | None,
         index: IndexChoice | None,
+        index_options: IndexOptions,
         compression: str | None,
         model: str | None,
         database_id: str | None,
     ) -> None:
         self._metric = metric
         self._index = index
+        self._index_options = index_options
         self._compression = None if compression is None else Compression.parse(compression)
         self._model = model
         self._database_id = None if database_id is None else parse_database_id(database_id)
@@ -194,11 +245,10 @@ class _Wanted:
     def config(self, inputs: Inputs, threads: int | None) -> IqdbConfig:
         """Return the configuration of a new database."""
         assert self._metric is not None
-        kind = (self._index or IndexChoice.FLAT).value
         return IqdbConfig(
             dim=inputs.dim,
             metric=self._metric,
-            index=index_config_from_dict({"kind": kind}),
+            index=self._index_options.config(self._index) or FlatConfig(),
             compression=self._compression or Compression.NONE,
             provenance={} if self._model is None else {"model": self._model},
             database_id=self._database_id,
@@ -212,20 +262,26 @@ class _Wanted:
             ConfigConflictError: something does.
         """
         config = handle.config
-        stored = {
+        stored: dict[str, object] = {
             "metric": config.metric.value,
             "index": config.index.kind.value,
             "compression": str(config.compression),
             "model": config.provenance.get("model"),
             "database-id": None if config.database_id is None else config.database_id.hex(),
         }
-        wanted = {
+        wanted: dict[str, object] = {
             "metric": None if self._metric is None else self._metric.value,
             "index": None if self._index is None else self._index.value,
             "compression": None if self._compression is None else str(self._compression),
             "model": self._model,
             "database-id": None if self._database_id is None else self._database_id.hex(),
         }
+        if wanted["index"] in (None, stored["index"]):
+            self._index_options.check(config.index.kind.value, config.index)
+            settings = config.index.to_dict()
+            for name, value in self._index_options.settings().items():
+                option = name.removeprefix("use_").replace("_", "-")
+                wanted[option], stored[option] = value, settings[name]
         for field, text in wanted.items():
             if text is not None and text != stored[field]:
                 hint = f"leave --{field} out to import into this database"

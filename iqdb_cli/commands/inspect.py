@@ -27,6 +27,8 @@ _KINDS = {
     "unknown": "damaged, or behind something that is",
 }
 
+_TEXT_WIDTH = 66  # beside the labels, in 80 columns
+
 
 def command(db: Database, as_json: Json = False) -> int:
     """Show what a database holds and where its bytes go.
@@ -69,11 +71,25 @@ def _write_text(out: Output, facts: dict[str, Any]) -> None:
 
 
 def _config_rows(config: dict[str, Any]) -> list[tuple[str, str]]:
+    from iqdb_cli.index_options import describe
+    from iqdb_core.config import index_config_from_dict
+
     return [
-        ("vectors", f"{config['dim']} dimensions, {config['metric']}, index {config['index']['kind']}"),
+        ("vectors", f"{config['dim']} dimensions, {config['metric']}"),
+        *_wrapped("index", describe(index_config_from_dict(config["index"]))),
         ("compression", config["compression"]),
         *sorted(config["provenance"].items()),
     ]
+
+
+def _wrapped(label: str, text: str) -> list[tuple[str, str]]:
+    """Return rows for a list of settings, cut between them."""
+    from textwrap import wrap
+
+    # Only the spaces between settings are places to cut.
+    kept = text.replace(" ", "\0").replace(",\0", ", ")
+    lines = wrap(kept, _TEXT_WIDTH, break_long_words=False, break_on_hyphens=False)
+    return [("" if number else label, line.replace("\0", " ")) for number, line in enumerate(lines)]
 
 
 def _digest_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:

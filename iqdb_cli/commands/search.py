@@ -74,6 +74,26 @@ def command(
     exact: Annotated[
         bool, typer.Option("--exact", help="Compare with every record and use no approximate index.")
     ] = False,
+    ef: Annotated[
+        int | None,
+        typer.Option(
+            "--ef",
+            metavar="N",
+            min=1,
+            help="For the index kind hnsw: hold N candidates. More find more of the nearest, in more time. "
+            "The default is the ef_search of the database.",
+        ),
+    ] = None,
+    n_probes: Annotated[
+        int | None,
+        typer.Option(
+            "--n-probes",
+            metavar="N",
+            min=1,
+            help="For the index kind ivf: visit N lists. More find more of the nearest, in more time. The "
+            "default is the n_probes of the database.",
+        ),
+    ] = None,
     max_distance: Annotated[
         float | None,
         typer.Option("--max-distance", metavar="D", help="Leave out records farther than D from the query."),
@@ -153,6 +173,8 @@ def command(
                     batch.n_queries,
                     k + exclude_self,
                     filter=condition,
+                    ef=ef,
+                    n_probes=n_probes,
                     exact=exact,
                     max_distance=max_distance,
                 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -111,10 +112,11 @@ def _upsert(
 ) -> int:
     acknowledged = 0
     try:
-        for batch in inputs.batches(first_id, allow_empty=allow_empty):
-            handle.upsert_batch(batch)
-            acknowledged += len(batch)
-            progress(acknowledged)
+        with closing(inputs.batches(first_id, allow_empty=allow_empty)) as batches:
+            for batch in batches:
+                handle.upsert_batch(batch)
+                acknowledged += len(batch)
+                progress(acknowledged)
     except BaseException:
         total = "" if inputs.total_rows is None else f" of {inputs.total_rows:,}"
         terminal.note(f"iqdb: {acknowledged:,}{total} records acknowledged and kept; stopped there:")

@@ -5,7 +5,7 @@ A thread reads and parses ahead (the parser needs no interpreter lock) while rec
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -188,10 +188,12 @@ class JsonlReader:
         )
         self._id = guess.choose_id(fields, options.id_field, name, guess.FIELDS, self._vector)
         self._metadata = options.metadata_field
-        if self._metadata is None and not options.no_metadata and options.columns is None:
-            # A null too: the first record may be the one without metadata.
+        if self._metadata is None and not options.no_metadata:
+            # A null too: the first record may be the one without metadata. Columns that are fields of
+            # the record itself are not looked for in there.
             nested = record.get(METADATA_FIELD, 0)
-            if nested is None or isinstance(nested, dict):
+            flat = any(column in record for column in options.columns or ())
+            if (nested is None or isinstance(nested, dict)) and not flat:
                 self._metadata = METADATA_FIELD
         self._note_choice(fields)
 
@@ -204,6 +206,8 @@ class JsonlReader:
             chosen.append("record numbers as ids")
         elif options.id_field is None:
             chosen.append(f"ids from field {self._id!r}")
+        if self._metadata is not None and options.metadata_field is None:
+            chosen.append(f"metadata from field {self._metadata!r}")
         if chosen:
             self.notes.append(f"{name}: {', '.join(chosen)}")
         if self._scalars_only:
@@ -225,7 +229,7 @@ class JsonlReader:
             raise BadInputError(self.name, f"{found}, expected 1 to {MAX_DIM}", line=self._first_line)
         return dim
 
-    def batches(self, first_id: int) -> Iterator[SourceBatch]:
+    def batches(self, first_id: int) -> Generator[SourceBatch]:
         """Yield the records; those without an id field are numbered from `first_id`."""
         return read_ahead(self._batches(first_id), DEPTH)
 

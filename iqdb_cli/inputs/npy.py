@@ -6,7 +6,7 @@ read into a few buffers of 8 MiB that are used again and again: the file is neve
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -66,7 +66,7 @@ class NpyReader:
             raise BadInputError(self.name, f"{found}, expected 1 to {MAX_DIM}")
         return header
 
-    def batches(self, first_id: int) -> Iterator[SourceBatch]:
+    def batches(self, first_id: int) -> Generator[SourceBatch]:
         """Yield the records; rows without an id of their own are numbered from `first_id`."""
         rows = rows_per_batch(self.dim, self._options.batch_rows)
         return read_ahead(self._batches(first_id, rows), RING)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, Final
 
@@ -192,7 +192,7 @@ class ParquetReader:
             return len(column[0].values)
         raise BadInputError(self.name, "has no rows, expected records")
 
-    def batches(self, first_id: int) -> Iterator[SourceBatch]:
+    def batches(self, first_id: int) -> Generator[SourceBatch]:
         """Yield the records; rows without an id column are numbered from `first_id`."""
         columns = self._roles.columns()
         per_row = max(self._file.bytes_per_row(columns), 1)
@@ -210,7 +210,7 @@ class ParquetReader:
                 yield from self._take_group(workers[group % n_workers], group, starts)
         finally:
             for worker in workers:
-                worker.close()  # type: ignore[attr-defined]
+                worker.close()
 
     def _work(
         self, groups: range, starts: list[int], columns: list[str], rows: int, first_id: int

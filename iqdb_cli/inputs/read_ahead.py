@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Final, TypeVar
 
 T = TypeVar("T")
@@ -21,7 +21,7 @@ class _End:
         self.error = error
 
 
-def read_ahead(items: Iterator[T], depth: int) -> Iterator[T]:
+def read_ahead(items: Iterator[T], depth: int) -> Generator[T]:
     """Yield what `items` yields, produced by a thread.
 
     At most `depth` items exist at a time, among them the one being produced and the one that the

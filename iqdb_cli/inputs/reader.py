@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -79,7 +79,7 @@ class RecordReader(Protocol):
     total_rows: int | None
     notes: list[str]
 
-    def batches(self, first_id: int) -> Iterator[SourceBatch]:
+    def batches(self, first_id: int) -> Generator[SourceBatch]:
         """Yield the records in order, in bounded memory.
 
         A batch is valid until the next one is asked for: its buffers are used again. Records without

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from iqdb_cli.exit_codes import UsageError
@@ -92,7 +92,7 @@ class Inputs:
         """What was decided about columns and ids, as sentences for the user."""
         return [note for reader in self._readers for note in reader.notes]
 
-    def batches(self, first_id: int = 0, *, allow_empty: bool = False) -> Iterator[SourceBatch]:
+    def batches(self, first_id: int = 0, *, allow_empty: bool = False) -> Generator[SourceBatch]:
         """Yield the records of all sources in order; see `RecordReader.batches`.
 
         Records without an id are numbered through all sources, from `first_id`.
@@ -103,7 +103,7 @@ class Inputs:
         for number, reader in enumerate(self._readers):
             self._reading = number
             count = 0
-            with contextlib.closing(reader.batches(first_id)) as batches:  # type: ignore[type-var]
+            with contextlib.closing(reader.batches(first_id)) as batches:
                 for batch in batches:
                     if not len(batch):
                         continue

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from iqdb_cli.ids import id_from_json
+from iqdb_cli.inputs.reader import BATCH_BYTES
 from iqdb_cli.inputs.source import BadInputError, ByteSource, InputKind, kind_of, place_of
 from iqdb_cli.queries import iter_lines, parse_json
 from iqdb_core.errors import InvalidIdError
 from iqdb_core.records import Ids, MetadataColumns
-from iqdb_core.types import VectorId
+from iqdb_core.types import MAX_ID_BYTES, VectorId
 
 if TYPE_CHECKING:
     from iqdb_cli.inputs.reader import InputOptions
@@ -143,6 +144,8 @@ class NpyIds:
             if dtype.hasobject:
                 reason = "holds pickled Python objects, which are never read; expected an array of ids"
             raise BadInputError(source.name, reason)
+        if dtype.itemsize > MAX_ID_BYTES * (4 if dtype.kind == "U" else 1):
+            raise BadInputError(source.name, f"has ids of up to {dtype}, the limit is {MAX_ID_BYTES} bytes")
         return shape, dtype
 
     def take(self, count: int) -> Ids:
@@ -151,6 +154,11 @@ class NpyIds:
         Raises:
             InvalidIdError: one of them is negative or empty.
         """
+        # Wide elements can be mostly padding: few of them are held at a time as they stand in the file.
+        step = max(1, BATCH_BYTES // self._dtype.itemsize)
+        return Ids.concat(self._take_some(min(step, count - start)) for start in range(0, count, step))
+
+    def _take_some(self, count: int) -> Ids:
         name, first = self._source.name, self._row
         raw = self._source.read(count * self._dtype.itemsize)
         if len(raw) < count * self._dtype.itemsize:

@@ -7,7 +7,7 @@ either. `kernels/graph.hpp` says more.
 
 Persisted arrays: `hnsw.model` (float64: how components become codes), `hnsw.codes` (u8[n][stride]),
 `hnsw.lengths` (i32[n]), `hnsw.norms` (f32[n], inner product only), `hnsw.links` (u32[n][2 m]) and
-`hnsw.entries` (u32). They are few only: hamming has none and is scanned.
+`hnsw.entries` (u32). Under hamming there are none, and every search is a scan.
 """
 
 from __future__ import annotations
@@ -45,12 +45,13 @@ LINKS: Final = "hnsw.links"
 ENTRIES: Final = "hnsw.entries"
 
 _CODE_ALIGN: Final = 32
+_MODEL_HEAD: Final = 3  # numbers in front of the means
 _NO_ROW: Final = 0xFFFFFFFF
 _SAMPLE_ROWS: Final = 65_536
 _SAMPLE_BYTES: Final = 64 << 20
 _SLAB_BYTES: Final = 8 << 20
 # Codes order near neighbours slightly wrongly, so more than k rows are scored by their vectors.
-_SCORED_PER_HIT: Final = 2
+_SCORED_PER_HIT: Final = 1
 _SCORED_AT_LEAST: Final = 10
 # A walk compares about so many codes; where there are fewer candidates, scanning them costs less.
 _VISITS_AT_LEAST: Final = 200
@@ -68,7 +69,9 @@ class HnswIndex:
     kind: ClassVar[IndexKind] = IndexKind.HNSW
     parameters: ClassVar[frozenset[str]] = frozenset({"ef"})
 
-    def __init__(self, settings: Mapping[str, Any], metric_tag: int, n_rows: int, arrays: ArrayReader) -> None:
+    def __init__(
+        self, settings: Mapping[str, Any], metric_tag: int, n_rows: int, arrays: ArrayReader
+    ) -> None:
         self._metric = metric_tag
         self._n_rows = n_rows
         self._ef_search = int(settings["ef_search"])
@@ -77,7 +80,9 @@ class HnswIndex:
         self._lock = threading.Lock()
 
     @classmethod
-    def open(cls, settings: Mapping[str, Any], metric_tag: int, n_rows: int, arrays: ArrayReader) -> HnswIndex:
+    def open(
+        cls, settings: Mapping[str, Any], metric_tag: int, n_rows: int, arrays: ArrayReader
+    ) -> HnswIndex:
         """Return the index; its arrays are looked at by the first search."""
         return cls(settings, metric_tag, n_rows, arrays)
 
@@ -171,9 +176,7 @@ class HnswIndex:
             counts,
             mask=mask,
             threads=threads,
-            vector_blocks=None
-            if vectors.block_crcs is None
-            else (vectors.block_crcs, vectors.verified, vectors.crc_prefix),
+            vector_blocks=_blocks(vectors),
             max_distance=max_distance,
         )
         if part == _IN_CODES:
@@ -226,7 +229,8 @@ class _OpenGraph:
 
     def __init__(self, metric: int, dim: int, arrays: dict[str, StoredArray]) -> None:
         self.arrays = arrays
-        self.degree = arrays[LINKS].buffer.shape[1]
+        links = arrays[LINKS].buffer
+        self.degree = links.shape[1] if links.ndim == 2 and links.shape else 0
         self.stored = _kernels.StoredGraph(
             metric,
             dim,
@@ -249,7 +253,7 @@ class _OpenGraph:
             needed.add(NORMS)
         if not needed <= arrays.keys():
             return None
-        return cls(metric, len(arrays[MODEL].buffer) - 2, arrays)
+        return cls(metric, len(arrays[MODEL].buffer) - _MODEL_HEAD, arrays)
 
     def whole(self, name: str) -> memoryview:
         """Return an array, all of it verified."""
@@ -315,10 +319,17 @@ class _Codes:
             ),
             np.uint32,
         )
-        arrays = {MODEL: self.model, CODES: self.codes, LENGTHS: self.lengths}
+        arrays: dict[str, NDArray[Any]] = {MODEL: self.model, CODES: self.codes, LENGTHS: self.lengths}
         if self._config.metric is DistanceMetric.DOT:
             arrays[NORMS] = self.norms
         return {**arrays, LINKS: links, ENTRIES: entries}
+
+
+def _blocks(vectors: VectorBlock) -> tuple[Buffer, Buffer, int] | None:
+    """Return what a kernel verifies vectors with, if they are not verified already."""
+    if vectors.block_crcs is None or vectors.verified is None:
+        return None
+    return vectors.block_crcs, vectors.verified, vectors.crc_prefix
 
 
 def _settings(config: IqdbConfig) -> HnswConfig:

@@ -38,8 +38,8 @@ inline CodeSum sum_of(Metric metric) {
   return metric == Metric::kManhattan ? CodeSum::kAbsoluteDifference : CodeSum::kDot;
 }
 
-// A model is one f64 array, as it is stored: unit_length (0 or 1), scale, then the means.
-inline constexpr std::size_t kModelHead = 2;
+// A model is one f64 array, as it is stored: unit_length (0 or 1), scale, norm_unit, then the means.
+inline constexpr std::size_t kModelHead = 3;
 
 inline CodeModel model_of(const Buffer<const double>& model, std::size_t dim) {
   model.expect_at_least(kModelHead);
@@ -47,8 +47,8 @@ inline CodeModel model_of(const Buffer<const double>& model, std::size_t dim) {
   for (std::size_t i = 0; i < model.size(); ++i) {
     if (!std::isfinite(p[i])) model.fail("must be finite");
   }
-  CodeModel out{p[0] != 0.0, p[1], {}};
-  if (out.scale <= 0.0) model.fail("must have a positive scale");
+  CodeModel out{p[0] != 0.0, p[1], p[2], {}};
+  if (out.scale <= 0.0 || out.norm_unit <= 0.0) model.fail("must have a positive scale and unit");
   model.expect_size(kModelHead + dim);
   for (std::size_t i = kModelHead; i < model.size(); ++i) out.mean.push_back(static_cast<float>(p[i]));
   return out;

@@ -4,6 +4,7 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
 
 #include <cmath>
 #include <cstddef>
@@ -30,7 +31,7 @@ using namespace nb::literals;
 namespace iqdb {
 namespace {
 
-nb::list train(BufferArg rows_arg, int metric_number) {
+std::vector<double> train(BufferArg rows_arg, int metric_number) {
   const Buffer<const float> rows(rows_arg, "rows");
   const Metric metric = coded_metric(metric_number);
   const std::size_t dim = dim_of(rows);
@@ -39,10 +40,8 @@ nb::list train(BufferArg rows_arg, int metric_number) {
     const nb::gil_scoped_release released;
     model = train_codes(metric, rows.data(), rows.shape(0), dim);
   }
-  nb::list out;
-  out.append(model.unit_length ? 1.0 : 0.0);
-  out.append(model.scale);
-  for (const float mean : model.mean) out.append(double{mean});
+  std::vector<double> out = {model.unit_length ? 1.0 : 0.0, model.scale, model.norm_unit};
+  out.insert(out.end(), model.mean.begin(), model.mean.end());
   return out;
 }
 
@@ -81,12 +80,6 @@ std::size_t degree_of(const Buffer<const std::uint32_t>& links, std::size_t n) {
   return links.shape(1);
 }
 
-nb::list list_of(const std::vector<std::uint32_t>& items) {
-  nb::list out;
-  for (const std::uint32_t item : items) out.append(item);
-  return out;
-}
-
 GraphBuild build_of(int metric, const Buffer<const std::uint8_t>& codes, const Buffer<const std::int32_t>& lengths,
                     const Buffer<std::uint32_t>& links, std::int64_t m, std::int64_t ef_construction,
                     std::uint64_t seed, std::int64_t threads) {
@@ -112,7 +105,7 @@ void check_links(const std::uint32_t* links, std::size_t count, std::size_t n, c
   }
 }
 
-nb::list extend(int metric, BufferArg codes_arg, BufferArg lengths_arg, BufferArg links_arg, BufferArg entries_arg,
+std::vector<std::uint32_t> extend(int metric, BufferArg codes_arg, BufferArg lengths_arg, BufferArg links_arg, BufferArg entries_arg,
                 BufferArg fresh_arg, std::int64_t m, std::int64_t ef_construction, std::uint64_t seed,
                 std::int64_t threads) {
   const Buffer<const std::uint8_t> codes(codes_arg, "codes");
@@ -137,10 +130,10 @@ nb::list extend(int metric, BufferArg codes_arg, BufferArg lengths_arg, BufferAr
     const nb::gil_scoped_release released;
     extend_graph(kernels(), build);
   }
-  return list_of(build.entries);
+  return build.entries;
 }
 
-nb::list carry(int metric, BufferArg codes_arg, BufferArg lengths_arg, BufferArg links_arg, BufferArg old_links_arg,
+std::vector<std::uint32_t> carry(int metric, BufferArg codes_arg, BufferArg lengths_arg, BufferArg links_arg, BufferArg old_links_arg,
                BufferArg old_entries_arg, BufferArg target_arg, std::int64_t m, std::int64_t ef_construction,
                std::int64_t threads) {
   const Buffer<const std::uint8_t> codes(codes_arg, "codes");
@@ -162,7 +155,7 @@ nb::list carry(int metric, BufferArg codes_arg, BufferArg lengths_arg, BufferArg
     carry_graph(kernels(), build, old_links.data(), target.size(), {old_entries.data(), old_entries.size()},
                 target.data());
   }
-  return list_of(build.entries);
+  return build.entries;
 }
 
 // A stored graph, held open for searches from any number of threads.
@@ -262,7 +255,7 @@ class StoredGraph {
 void bind_graph(nb::module_& m) {
   m.def("train_codes", &train, "rows"_a, "metric"_a,
         R"(The code model for rows (float32[n, dim]) under a metric (0 to 3), as a list of float64:
-unit_length, scale, and the mean of every component.)");
+unit_length, scale, norm_unit, and the mean of every component.)");
   m.def("encode_codes", &encode, "model"_a, "rows"_a, "out_codes"_a, "out_lengths"_a, "out_norms"_a = nb::none(),
         "threads"_a = 1,
         R"(Encode rows (float32[n, dim]).
@@ -272,7 +265,7 @@ Args:
     rows: float32[n, dim].
     out_codes: uint8[n, stride], stride = the coded components rounded up to a multiple of 32.
     out_lengths: int32[n]: sum of squares of each code.
-    out_norms: float32[n]: length of each row; None: not wanted.
+    out_norms: float32[n]: length of each row over norm_unit; None: not wanted.
     threads: At most so many threads.)");
   m.def("extend_graph", &extend, "metric"_a, "codes"_a, "lengths"_a, "links"_a, "entries"_a, "fresh"_a, "m"_a,
         "ef_construction"_a, "seed"_a, "threads"_a = 1,

@@ -11,10 +11,13 @@ namespace iqdb {
 // its ranges in ascending order.
 class Candidates {
  public:
-  // `block_rows` is how many candidates a range should hold, about.
-  Candidates(std::size_t n, const std::uint8_t* mask, std::size_t block_rows);
+  // `block_rows` is how many candidates a range should hold, about. With `fill_gaps` the rows between
+  // the candidates of a dense mask are handed out too: memory is faster in one piece. The caller then
+  // asks has() before it uses a row's values.
+  Candidates(std::size_t n, const std::uint8_t* mask, std::size_t block_rows, bool fill_gaps);
 
   std::size_t count() const { return count_; }
+  bool has(std::size_t row) const { return mask_ == nullptr || (mask_[row / 8] >> (row % 8) & 1) != 0; }
 
   struct Range {
     std::size_t first;
@@ -33,6 +36,7 @@ class Candidates {
   std::size_t n_;
   const std::uint8_t* mask_;
   std::size_t count_;
+  bool every_row_;
   std::size_t range_rows_;
   std::atomic<std::size_t> next_{0};
 };

@@ -49,7 +49,7 @@ class Components {
 }  // namespace
 
 CodeModel train_codes(Metric metric, const float* rows, std::size_t n, std::size_t dim) {
-  CodeModel model{metric == Metric::kCosine || metric == Metric::kDot, 1.0, {}};
+  CodeModel model{metric == Metric::kCosine || metric == Metric::kDot, 1.0, 1.0, {}};
   const auto row_of = [&](std::size_t i, std::size_t count) {
     return rows + i * n / count * dim;  // i < 65536 and n < 2^32: no overflow
   };
@@ -59,11 +59,15 @@ CodeModel train_codes(Metric metric, const float* rows, std::size_t n, std::size
 
   Components components(model, dim);
   std::vector<double> sums(dim);
+  double longest = 0.0;
   for (std::size_t i = 0; i < sampled; ++i) {
+    longest = std::max(longest, std::sqrt(length2(row_of(i, sampled), dim)));
     const std::vector<double>& x = components.of(row_of(i, sampled));
     for (std::size_t j = 0; j < dim; ++j) sums[j] += x[j];
   }
   for (std::size_t j = 0; j < dim; ++j) model.mean[j] = static_cast<float>(sums[j] / static_cast<double>(sampled));
+
+  if (longest > 0.0) model.norm_unit = std::exp2(std::ilogb(longest));
 
   const std::size_t looked_at = std::min(n, kReachSample);
   std::vector<double> reach;
@@ -97,7 +101,7 @@ void encode_rows(const CodeModel& model, const float* rows, std::size_t n, std::
       std::int32_t length = 0;
       for (std::size_t j = 0; j < stride; ++j) length += std::int32_t{code[j]} * code[j];
       lengths[row] = length;
-      if (norms != nullptr) norms[row] = static_cast<float>(std::sqrt(length2(rows + row * dim, dim)));
+      if (norms != nullptr) norms[row] = static_cast<float>(std::sqrt(length2(rows + row * dim, dim)) / model.norm_unit);
     }
   });
 }

@@ -20,6 +20,7 @@ inline constexpr std::size_t kCodeAlign = 32;  // bytes; a code is padded with k
 struct CodeModel {
   bool unit_length;  // vectors are scaled to length 1 first (cosine, inner product)
   double scale;
+  double norm_unit;  // lengths of rows are stored as multiples of it, so that they are moderate numbers
   std::vector<float> mean;  // [dim]
 };
 
@@ -31,7 +32,7 @@ constexpr std::size_t code_stride(std::size_t dim) {
 // 99.95% of the sample's components; what lies beyond is clipped.
 CodeModel train_codes(Metric metric, const float* rows, std::size_t n, std::size_t dim);
 
-// codes[n][stride], and per row the sum of squares of its code and, where asked for, |x|.
+// codes[n][stride], and per row the sum of squares of its code and, where asked for, |x| / norm_unit.
 void encode_rows(const CodeModel& model, const float* rows, std::size_t n, std::size_t dim, std::uint8_t* codes,
                  std::int32_t* lengths, float* norms, std::size_t threads);
 

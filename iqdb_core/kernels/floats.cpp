@@ -26,7 +26,7 @@ Float from_c_library(const char* text) {
 }
 
 // Whether a number of which the library only says that it is out of range is too large, not too small.
-bool is_large(const Decimal& number) {
+[[maybe_unused]] bool is_large(const Decimal& number) {
   int64_t magnitude = number.exponent;
   for (uint64_t rest = number.mantissa; rest != 0; rest /= 10) ++magnitude;
   return magnitude > 0;

@@ -30,7 +30,7 @@ struct Codes {
   CodeSum sum;
   const std::uint8_t* data;     // [n][stride]
   const std::int32_t* lengths;  // [n] sum of squares of the code, for CodeSum::kDot; else null
-  const float* norms;           // [n] for inner products: |x|; else null
+  const float* norms;           // [n] for inner products: |x| in the model's unit; else null
   std::size_t n;
   std::size_t stride;
 

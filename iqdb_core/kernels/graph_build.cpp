@@ -19,7 +19,7 @@ constexpr std::size_t kBatchShare = 50;
 constexpr std::size_t kItemsPerGrab = 16;
 constexpr int kConnectRounds = 4;
 // A node that lost more than one neighbour in so many is given new ones by a walk.
-constexpr std::size_t kDeserted = 8;
+constexpr std::size_t kDeserted = 16;
 
 using Candidate = Walker::Candidate;
 
@@ -59,14 +59,14 @@ struct Scratch {
   std::vector<std::int32_t> keys;
 };
 
-// Of candidates sorted by key, keeps up to `limit` so that each is nearer to the node than to any kept before it
-// (the heuristic of arXiv 1603.09320, algorithm 4).
-void choose(const Kernels& kernels, const Codes& codes, Scratch& scratch, std::size_t limit) {
+// Of candidates sorted by key, adds to `chosen` so that each is nearer to the node than to any chosen before it
+// (the heuristic of arXiv 1603.09320, algorithm 4), until there are `limit`.
+void choose_more(const Kernels& kernels, const Codes& codes, Scratch& scratch, std::size_t limit) {
   constexpr std::size_t kAtOnce = 8;  // the nearest kept ones exclude most candidates: look at few first
-  scratch.chosen.clear();
   scratch.nodes.clear();
+  for (const Candidate& already : scratch.chosen) scratch.nodes.push_back(already.node);
   for (const Candidate& candidate : scratch.candidates) {
-    if (scratch.chosen.size() == limit) break;
+    if (scratch.chosen.size() >= limit) break;
     bool kept = true;
     const std::int32_t own = own_term(codes, candidate.node);
     for (std::size_t begin = 0; kept && begin < scratch.nodes.size(); begin += kAtOnce) {
@@ -80,6 +80,11 @@ void choose(const Kernels& kernels, const Codes& codes, Scratch& scratch, std::s
     scratch.chosen.push_back(candidate);
     scratch.nodes.push_back(candidate.node);
   }
+}
+
+void choose(const Kernels& kernels, const Codes& codes, Scratch& scratch, std::size_t limit) {
+  scratch.chosen.clear();
+  choose_more(kernels, codes, scratch, limit);
 }
 
 struct Link {
@@ -127,13 +132,26 @@ class Builder {
     }
   }
 
-  // Offers every row in `rows` its candidates (which `offer` appends to scratch.candidates) and keeps the best.
+  // Fills places that became free in lists: `offer` appends to scratch.nodes what may take them, and returns how many
+  // there are. What is left of a list stays as it is: choosing again among it would thin it out each time.
   template <class Offer>
-  void relink(std::span<const std::uint32_t> rows, const Offer& offer) {
+  void refill(std::span<const std::uint32_t> rows, const Offer& offer) {
     parallel(rows.size(), [&](std::size_t i, Scratch& scratch) {
+      std::uint32_t* const links = links_of(rows[i]);
+      std::uint32_t* const end = std::find(links, links + build_.degree, kNoNode);
+      scratch.nodes.clear();
+      const std::size_t free = offer(rows[i], scratch.nodes);
+      std::sort(scratch.nodes.begin(), scratch.nodes.end());
+      scratch.nodes.erase(std::unique(scratch.nodes.begin(), scratch.nodes.end()), scratch.nodes.end());
+      std::erase_if(scratch.nodes, [&](std::uint32_t node) { return std::find(links, end, node) != end; });
       scratch.candidates.clear();
-      offer(rows[i], scratch);
-      keep(rows[i], scratch);
+      score_nodes(rows[i], scratch);
+      std::sort(scratch.candidates.begin(), scratch.candidates.end(), nearer);
+      scratch.chosen.clear();
+      for (const std::uint32_t* link = links; link != end; ++link) scratch.chosen.push_back({0, *link});
+      const std::size_t used = scratch.chosen.size();
+      choose_more(kernels_, build_.codes, scratch, std::min(used + free, build_.degree));
+      for (std::size_t j = used; j < scratch.chosen.size(); ++j) links[j] = scratch.chosen[j].node;
     });
   }
 
@@ -324,10 +342,6 @@ class Builder {
   std::vector<Link> reverse_;
   std::vector<std::size_t> groups_;
   std::vector<bool> reached_;
-
- public:
-  using ScratchType = Scratch;
-  void score(std::uint32_t node, Scratch& scratch) const { score_nodes(node, scratch); }
 };
 
 }  // namespace
@@ -365,26 +379,18 @@ void carry_graph(const Kernels& kernels, GraphBuild& build, const std::uint32_t*
     old_of[target[old]] = old;
   }
   Builder builder(kernels, build);
-  builder.relink(torn_rows, [&](std::uint32_t row, Builder::ScratchType& scratch) {
-    // Old links only: what other threads write meanwhile must not be seen.
-    std::vector<std::uint32_t>& nodes = scratch.nodes;
-    nodes.clear();
-    const std::uint32_t old = old_of[row];
+  builder.refill(torn_rows, [&](std::uint32_t row, std::vector<std::uint32_t>& nodes) {
+    std::size_t lost = 0;
+    const std::uint32_t* const links = old_links + old_of[row] * degree;
     for (std::size_t j = 0; j < degree; ++j) {
-      const std::uint32_t neighbour = old_links[old * degree + j];
-      if (neighbour >= old_n) continue;
-      if (target[neighbour] != kNoNode) {
-        nodes.push_back(target[neighbour]);
-        continue;
-      }
+      if (links[j] >= old_n || target[links[j]] != kNoNode) continue;
+      ++lost;
       for (std::size_t i = 0; i < degree; ++i) {
-        const std::uint32_t second = old_links[neighbour * degree + i];
+        const std::uint32_t second = old_links[links[j] * degree + i];
         if (second < old_n && target[second] != kNoNode && target[second] != row) nodes.push_back(target[second]);
       }
     }
-    std::sort(nodes.begin(), nodes.end());
-    nodes.erase(std::unique(nodes.begin(), nodes.end()), nodes.end());
-    builder.score(row, scratch);
+    return lost;
   });
 
   build.entries.clear();

@@ -231,13 +231,10 @@ std::string JsonScanner::found_value() {
       return "an array";
     case '"':
       return "a string";
-    case 't':
-      return "true";
-    case 'f':
-      return "false";
-    case 'n':
-      return "null";
     default:
+      for (const std::string_view word : {"true", "false", "null"}) {
+        if (std::memcmp(p_, word.data(), word.size()) == 0) return std::string(word);
+      }
       return *p_ == '-' || is_digit(*p_) ? "a number" : found();
   }
 }

@@ -8,6 +8,10 @@ namespace iqdb::IQDB_VARIANT {
 namespace {
 
 constexpr std::size_t kAccumulators = 4;
+// The CPU foresees the next row, unless a mask chose it.
+constexpr std::size_t kRowsAhead = 2;
+constexpr std::size_t kLineFloats = 16;
+static_assert(kRowsAhead <= kMaxTileRows);
 
 struct Dot {
   Floats sum[kAccumulators] = {};
@@ -92,6 +96,10 @@ IQDB_INLINE void scan_rows(const float* query, const float* const* rows, std::si
   const Floats query_tail = tail != 0 ? load_tail(query, dim, tail) : Floats{};
   for (std::size_t r = 0; r < n_rows; ++r) {
     const float* row = rows[r];
+    const float* ahead = rows[r + kRowsAhead];
+    if (ahead != row + kRowsAhead * dim) {
+      for (std::size_t i = 0; i < dim; i += kLineFloats) __builtin_prefetch(ahead + i);
+    }
     Sum sum;
     std::size_t i = 0;
     for (; i + kStep <= dim; i += kStep) {

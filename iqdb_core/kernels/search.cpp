@@ -192,6 +192,7 @@ class Worker {
     const std::size_t row_bytes = task_.dim * sizeof(float);
     std::size_t next = 0;
     for (std::size_t i = 0; i < n_rows_; ++i) {
+      if (!sweep_.candidates.has(rows_[i])) continue;
       const std::size_t begin = rows_[i] * row_bytes;
       const std::size_t end = (begin + row_bytes - 1) / kBlockBytes + 1;
       for (next = std::max(next, begin / kBlockBytes); next < end; ++next) {
@@ -264,6 +265,7 @@ class Worker {
   }
 
   void score(std::size_t query, std::size_t row) {
+    if (!sweep_.candidates.has(row)) return;
     const double distance = kernels_.canonical(task_.metric, sweep_.query(query), sweep_.norm2[query],
                                                task_.vectors + row * task_.dim, task_.dim);
     if (distance > task_.max_distance) return;
@@ -372,7 +374,7 @@ std::int64_t search(const SearchTask& task) {
   std::size_t queries = kSweepBytes / (task.dim * sizeof(float));
   queries = std::clamp<std::size_t>(queries / 64 * 64, 64, kMaxSweepQueries);
   const std::size_t first_queries = std::min(queries, task.n_queries);
-  Candidates candidates(task.n, task.mask, rows_per_block(task, task.threads));
+  Candidates candidates(task.n, task.mask, rows_per_block(task, task.threads), first_queries < kPanelQueries);
   const std::size_t threads = useful_threads(task, candidates.count(), first_queries);
   for (std::size_t first = 0; first < task.n_queries; first += queries) {
     candidates.restart();

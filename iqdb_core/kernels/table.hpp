@@ -58,6 +58,7 @@ struct Kernels {
                       std::size_t dim);
   double (*norm2)(const float* x, std::size_t dim);
 
+  // The rows of these three are padded like those of a TileTask.
   // sums[i] for each row; kDot also writes norms[i], the sum of squares of the row. Not for kMinimum.
   void (*scan)(Pass pass, const float* query, const float* const* rows, std::size_t n_rows, std::size_t dim,
                float* sums, float* norms);

@@ -33,7 +33,7 @@ _FDATASYNC = getattr(os, "fdatasync", os.fsync)
 _ADVISE_WRITEBACK: int | None = getattr(os, "POSIX_FADV_DONTNEED", None)
 
 # Some file systems cannot sync a directory, or have no hard links; that is no failure of ours.
-_UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF})
+_UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 _KINDS = (
@@ -343,11 +343,14 @@ class FileSystem:
 
         Only the holder of the database's lock calls this. It removes regular files in the
         database's directory named `.NAME.tmp-<8 hex digits>` for exactly this NAME, and of these
-        only those whose lock it gets: a locked one is being written by a living process.
+        only those whose lock it gets: a locked one is being written by a living process. A creation
+        that ended between `link` and `unlink` left a second name of the database itself: that one
+        goes without a lock, which the caller holds already.
         """
         directory, name = os.path.split(path)
         pattern = re.compile(re.escape(f".{name}.tmp-") + "[0-9a-f]{8}")
         removed = []
+        database = self.status_at(path)
         with _Reported(directory or ".", "list"):
             names = [entry for entry in os.listdir(directory or ".") if pattern.fullmatch(entry)]
         for entry in sorted(names):
@@ -357,7 +360,8 @@ class FileSystem:
             except (FileIOError, NotADatabaseError):
                 continue  # gone meanwhile, not ours to open, or no regular file: not our leftover
             try:
-                self.lock(file)
+                if database is None or not os.path.samestat(self.status(file), database):
+                    self.lock(file)
                 self.unlink(leftover)
                 removed.append(leftover)
             except LockedError:

@@ -23,9 +23,12 @@ from iqdb_core.storage.layout import (
     ID_ENCODING_VAR,
     padded,
 )
+from iqdb_core.storage.single_record import decode_single_upsert
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from iqdb_core.types import MetadataValue, VectorId
 
 Part: TypeAlias = bytes | memoryview
 
@@ -34,6 +37,8 @@ _DELETE = struct.Struct("<QQ")
 _FOLD = struct.Struct("<QQ")
 _IDS = struct.Struct("<II")
 _BODY_HEADER_BYTES = 16
+_GATHERED_ROWS = 4096
+_GATHERED_COMPONENTS = 4 << 20
 
 
 class FrameError(ValueError):
@@ -59,6 +64,48 @@ class FoldFrame(NamedTuple):
 
 
 Frame: TypeAlias = UpsertFrame | DeleteFrame | FoldFrame
+
+
+class SingleUpserts:
+    """Upserts of one record each, gathered from frames that follow one another into one batch.
+
+    Replaying them one by one would spend most of the time on making arrays of length one.
+    """
+
+    def __init__(self, dim: int) -> None:
+        self._dim = dim
+        self._ids: list[VectorId] = []
+        self._vectors: list[memoryview] = []
+        self._mappings: list[dict[str, MetadataValue] | None] = []
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @property
+    def full(self) -> bool:
+        """True when the batch should be taken before more is added."""
+        return len(self._ids) >= _GATHERED_ROWS or len(self._ids) * self._dim >= _GATHERED_COMPONENTS
+
+    def add(self, body: memoryview) -> bool:
+        """Add the record of an upsert's body; False when it is one for the general decoder."""
+        record = decode_single_upsert(body, 4 * self._dim)
+        if record is None or _kernels.check_finite(record[1].cast("f")) >= 0:
+            return False
+        record_id, vector, mapping = record
+        self._ids.append(record_id)
+        self._vectors.append(vector)
+        self._mappings.append(mapping)
+        return True
+
+    def take(self) -> UpsertFrame:
+        """Return the records so far, in order, and begin anew."""
+        ids, vectors, mappings = self._ids, self._vectors, self._mappings
+        self._ids, self._vectors, self._mappings = [], [], []
+        metadata = None
+        if any(mapping is not None for mapping in mappings):
+            metadata = MetadataColumns.from_dicts(mappings)
+        array = np.frombuffer(b"".join(vectors), np.float32).reshape(len(ids), self._dim)
+        return UpsertFrame(RecordBatch(Ids.from_list(ids), array, metadata))
 
 
 def encode_upsert(ids: Ids, vectors: NDArray[np.float32], metadata: MetadataColumns | None) -> list[Part]:

@@ -1,6 +1,6 @@
 """Finding the frames of a log, and telling a torn tail from damage (log format, section 5).
 
-Nothing here decodes a body, so nothing needs NumPy. Memory is bounded by one frame.
+Nothing here decodes a body, so nothing needs NumPy. Memory is bounded by one frame or 32 MiB.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 _WINDOW_BYTES = 1 << 20
 _BUDGET_BYTES = 1 << 20
+# A log up to this size is read once; a larger one a second time when its frames are replayed.
+_KEPT_BYTES = 32 << 20
+_KEPT_FRAMES = 50_000
 
 
 class FoundFrame(NamedTuple):
@@ -56,6 +59,7 @@ class LogScan(NamedTuple):
         torn_bytes: what follows and is dropped.
         last_crc: what the next frame names as previous_crc.
         folded_into: the snapshot identity that the last frame names, if that is a fold frame.
+        frames: all frames, verified, of a log that is small enough to keep; otherwise None.
     """
 
     header: LogHeader | None
@@ -64,6 +68,7 @@ class LogScan(NamedTuple):
     torn_bytes: int
     last_crc: int
     folded_into: int | None
+    frames: list[FoundFrame] | None = None
 
 
 class LogBytes:
@@ -146,8 +151,13 @@ def scan_log(log: LogBytes, database_id: bytes, dim: int) -> LogScan:
     if header.dim != dim:
         raise LogMismatchError(log.path, f"this log is for dimension {header.dim}, not {dim}")
     last: FoundFrame | None = None
+    kept: list[FoundFrame] | None = [] if log.size <= _KEPT_BYTES else None
     for frame in walk_frames(log, header):
         last = frame
+        if kept is not None:
+            kept.append(frame)
+            if len(kept) > _KEPT_FRAMES:
+                kept = None
     if last is None:
         end = LOG_HEADER_BYTES
         return LogScan(header, 0, end, log.size - end, header.header_crc, None)
@@ -155,7 +165,8 @@ def scan_log(log: LogBytes, database_id: bytes, dim: int) -> LogScan:
     folded_into = None
     if last.header.type == FRAME_FOLD:
         folded_into = int.from_bytes(last.body[:8], "little")
-    return LogScan(header, last.number + 1, end, log.size - end, last.header.frame_crc, folded_into)
+    crc = last.header.frame_crc
+    return LogScan(header, last.number + 1, end, log.size - end, crc, folded_into, kept)
 
 
 def _read_header(log: LogBytes, database_id: bytes) -> LogHeader | None:

@@ -26,7 +26,6 @@ from iqdb_core.storage.layout import (
     BLOCK_BYTES,
     CODEC_NONE,
     CONFIG,
-    GROUP_ROWS,
     HEADER_BYTES,
     ID_BYTES,
     ID_KINDS,
@@ -44,7 +43,8 @@ from iqdb_core.storage.structure import check_config, check_header, check_sectio
 if TYPE_CHECKING:
     from iqdb_core.records import MetadataColumns
 
-_STEP_BYTES = 2 << 20
+_STEP_BYTES = 4 << 20
+_STEP_ROWS = 1 << 16
 
 
 class _Buffers(threading.local):
@@ -102,7 +102,7 @@ def read_back_digest(file: OpenFile, files: FileSystem = OS_FILES, *, threads: i
             if bounds[0] != 0 or bounds[-1] != end or any(a >= b for a, b in pairwise(bounds)):
                 raise StructureError(path, name, f"ascending from 0 to {end}", "something else")
     else:
-        rows = [*range(0, header.n_rows, GROUP_ROWS), header.n_rows]
+        rows = [*range(0, header.n_rows, _STEP_ROWS), header.n_rows]
         blobs = []
 
     def part_digest(part: int) -> ContentDigest:

@@ -249,12 +249,6 @@ class SectionStream:
             self._compress(memoryview(self._pending)[:whole])
             self._pending = self._pending[whole:]
 
-    def sum_only(self, data: Bytes) -> None:
-        """Take raw bytes of an uncompressed section that the caller writes to the output itself."""
-        self.raw_bytes += len(data)
-        self.stored_bytes += len(data)
-        self._checksums.update(data)
-
     def finish(self, shape: tuple[int, ...]) -> tuple[SectionEntry, bytes]:
         """End the section; return its entry, which does not know its place yet, and its checksums."""
         codec = self._codec if self.raw_bytes else CODEC_NONE

@@ -1,8 +1,8 @@
-"""The body of a log frame with one upserted record, laid out without arrays.
+"""The body of a log frame with one upserted record, written and read without arrays.
 
 Writing one record with a sync each is what an application does most, and building columns for a single
-row would cost it more than writing does. The bytes are those of `frames.encode_upsert`; a test compares
-the two.
+row would cost it more than writing does; the same holds for replaying thousands of such frames. The
+bytes are those of `frames.encode_upsert`; a test compares the two.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from iqdb_core.storage.layout import (
     ID_ENCODING_VAR,
     ID_KIND_BYTES,
     ID_KIND_STR,
+    MAX_ID_BYTES,
+    MAX_KEYS_PER_RECORD,
 )
 
 if TYPE_CHECKING:
@@ -33,12 +35,15 @@ if TYPE_CHECKING:
 
     from iqdb_core.types import MetadataValue, VectorId
 
+_U32 = struct.Struct("<I")
 _PAIR = struct.Struct("<QQ")
 _INTEGER_ID = struct.Struct("<IIQ")
 _OTHER_ID = struct.Struct("<IIQQQ")
 _INT64 = struct.Struct("<q")
 _FLOAT64 = struct.Struct("<d")
 _STRING = struct.Struct("<II")
+_MOST_BYTES = 1 << 20
+"""Bodies up to this length cannot exceed the limits of a record but for those that are checked."""
 _ZEROS = bytes(8)
 _FALSE, _TRUE = bytes(8), b"\1" + bytes(7)
 
@@ -100,3 +105,60 @@ def encode_single_group(metadata: Mapping[str, MetadataValue]) -> bytes:
         offset += len(data)
     header = GROUP_HEADER.pack(1, len(keys), HAS_ALL, b"", offset)
     return b"".join((header, *directory, *raw_keys, *payload))
+
+
+def decode_single_upsert(
+    body: memoryview, vector_bytes: int
+) -> tuple[VectorId, memoryview, dict[str, MetadataValue] | None] | None:
+    """Return id, components and mapping of an upsert body with one record, or None.
+
+    None means that the body is not plainly what `encode_single_upsert` writes, and that the general
+    decoder has to say what it is. There is one encoding for each record, so a body is valid if encoding
+    what was read gives the same bytes again. Only the components are not checked.
+    """
+    if len(body) > _MOST_BYTES:
+        return None
+    data = bytes(body)
+    try:
+        ids_bytes, metadata_bytes = _PAIR.unpack_from(data)
+        vector_at = _PAIR.size + ids_bytes
+        record_id: VectorId
+        if _U32.unpack_from(data, _PAIR.size)[0] == ID_ENCODING_U64:
+            record_id = _INTEGER_ID.unpack_from(data, _PAIR.size)[2]
+        else:
+            _, _, _, size, kind = _OTHER_ID.unpack_from(data, _PAIR.size)
+            raw = data[_PAIR.size + _OTHER_ID.size :][:size]
+            record_id = raw.decode() if kind == ID_KIND_STR else raw
+            if not 0 < len(raw) <= MAX_ID_BYTES:
+                return None
+        group_at = pad8(vector_at + vector_bytes) + _PAIR.size
+        metadata = decode_single_group(data[group_at:]) if metadata_bytes else None
+        vector = data[vector_at : vector_at + vector_bytes]
+        if len(vector) != vector_bytes or encode_single_upsert(record_id, vector, metadata) != data:
+            return None
+    except (struct.error, UnicodeDecodeError, LookupError):
+        return None
+    return record_id, body[vector_at : vector_at + vector_bytes], metadata
+
+
+def decode_single_group(data: bytes) -> dict[str, MetadataValue]:
+    """Return the mapping of a metadata group of one record, of which nothing is checked."""
+    n_columns = min(GROUP_HEADER.unpack_from(data)[1], MAX_KEYS_PER_RECORD)
+    metadata: dict[str, MetadataValue] = {}
+    end = GROUP_HEADER_BYTES + COLUMN_ENTRY_BYTES * n_columns
+    for key_offset, key_bytes, kind, _, _, _, _, offset, _, _ in COLUMN_ENTRY.iter_unpack(
+        data[GROUP_HEADER_BYTES:end]
+    ):
+        value: MetadataValue
+        if kind == ColumnType.STRING:
+            value = data[offset + _STRING.size :][: _STRING.unpack_from(data, offset)[1]].decode()
+        elif kind == ColumnType.INT64:
+            value = _INT64.unpack_from(data, offset)[0]
+        elif kind == ColumnType.FLOAT64:
+            value = _FLOAT64.unpack_from(data, offset)[0]
+        elif kind == ColumnType.BOOL:
+            value = data[offset] != 0
+        else:
+            value = None
+        metadata[data[key_offset : key_offset + key_bytes].decode()] = value
+    return metadata

@@ -10,7 +10,7 @@ else: not on how the records were cut into batches, nor on threads, nor on histo
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
@@ -63,10 +63,8 @@ if TYPE_CHECKING:
     from iqdb_core.storage.snapshot import Snapshot
 
 _CODEC_TAGS = {name: tag for tag, name in CODEC_NAMES.items()}
-# From this many bytes on, sharing the work out pays for the hand-over.
+# From this many bytes on, writing in a second thread while this one hashes pays for the hand-over.
 _OVERLAP_BYTES = 1 << 20
-# Parts in which the threads take the hashing of a batch, so that they end at about the same time.
-_HASH_PARTS = 4
 _COPY_BYTES = 8 << 20
 
 
@@ -179,15 +177,15 @@ class SnapshotWriter:
             return
         vectors = np.ascontiguousarray(batch.vectors, np.float32)
         hashes = np.empty((len(batch), 2), np.uint64)
-        tasks = self._start_vectors(vectors, hashes)
+        written = self._start_vectors(vectors)
         try:
+            _kernels.hash_vectors(vectors, hashes, threads=max(1, self._threads - 1))
+            digest = digest_of_parts(batch.ids, hashes, batch.metadata)
             self._ids.append(batch.ids)
             self._metadata.append(batch.metadata, len(batch))
         finally:
-            wait(tasks)
-        for task in tasks:
-            task.result()
-        self._digest = self._digest.plus(digest_of_parts(batch.ids, hashes, batch.metadata))
+            written.result()
+        self._digest = self._digest.plus(digest)
         self._n_rows += len(batch)
 
     def append_rows(self, snapshot: Snapshot, start: int, stop: int) -> None:
@@ -203,8 +201,7 @@ class SnapshotWriter:
         step = max(1, _COPY_BYTES // (4 * self._dim))
         for first in range(start, stop, step):
             last = min(first + step, stop)
-            for task in self._start_vectors(snapshot.vectors_slice(first, last, threads=self._threads), None):
-                task.result()
+            self._start_vectors(snapshot.vectors_slice(first, last, threads=self._threads)).result()
         for first in range(start, stop, _COPY_BYTES // 64):
             self._ids.append(snapshot.ids_slice(first, min(first + _COPY_BYTES // 64, stop)))
         self._metadata.append_rows(snapshot, start, stop)
@@ -290,31 +287,15 @@ class SnapshotWriter:
         if self._n_rows + count > MAX_ROWS:
             raise InvalidParameterError("number of records", self._n_rows + count, f"at most {MAX_ROWS}")
 
-    def _start_vectors(
-        self, vectors: NDArray[np.float32], hashes: NDArray[np.uint64] | None
-    ) -> list[Future[None]]:
-        """Begin to write, checksum and hash vectors beside the caller; return what to wait for.
-
-        Everything is done already, and the list empty, where that is too little work to hand over.
-        """
+    def _start_vectors(self, vectors: NDArray[np.float32]) -> Future[None]:
+        """Write and checksum vectors in a second thread; at once where that is too little work for one."""
         raw = as_bytes(vectors.data)
-        if len(raw) < _OVERLAP_BYTES:
-            self._vectors.append(raw)
-            if hashes is not None:
-                _kernels.hash_vectors(vectors, hashes)
-            return []
-        tasks: list[Future[None]] = []
-        if self._codec == CODEC_NONE:
-            tasks.append(self._pool.submit(self._vectors_output.append, raw))
-            tasks.append(self._pool.submit(self._vectors.sum_only, raw))
-        else:
-            self._vectors.append(raw)  # compresses in the pool
-        if hashes is not None:
-            step = -(-len(vectors) // _HASH_PARTS)
-            for start in range(0, len(vectors), step):
-                part = slice(start, start + step)
-                tasks.append(self._pool.submit(_kernels.hash_vectors, vectors[part], hashes[part]))
-        return tasks
+        if len(raw) >= _OVERLAP_BYTES and not self._vectors.compressed:
+            return self._pool.submit(self._vectors.append, raw)
+        self._vectors.append(raw)
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
 
     def _write_sections(
         self,
@@ -338,7 +319,12 @@ class SnapshotWriter:
         return self._write_tables(placed, tables, end, id_encoding, digest)
 
     def _write_tables(
-        self, placed: list[SectionEntry], tables: list[bytes], end: int, id_encoding: int, digest: ContentDigest
+        self,
+        placed: list[SectionEntry],
+        tables: list[bytes],
+        end: int,
+        id_encoding: int,
+        digest: ContentDigest,
     ) -> Header:
         """Write what follows the sections, and the header last."""
         checksums = bytearray()

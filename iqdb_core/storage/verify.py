@@ -196,7 +196,11 @@ class Verifier:
         self._conclude(header, entries)
         from iqdb_core.storage.verify_log import verify_log
 
+        before = len(self.report.findings)
         verify_log(self, header)
+        if len(self.report.findings) > before:
+            works = self.report.works
+            works[:] = [f"{what}, of the snapshot alone, once the log is moved away" for what in works]
 
     # --- Header, table, configuration ---------------------------------------------------------------
 
@@ -209,8 +213,8 @@ class Verifier:
         except TruncatedError as error:
             expected = error.expected_bytes
             start, stop = min(expected, self.size), max(expected, self.size)
-            what = "are missing" if expected > self.size else "too many"
-            self.found("file", start, stop - start, f"{stop - start} bytes {what} at the end", _NOT_OPENED)
+            what = "missing" if expected > self.size else "too many"
+            self.found("file", start, stop - start, f"bytes {what} at the end: {stop - start}", _NOT_OPENED)
             if len(page) < HEADER_BYTES:
                 return None
             try:

@@ -13,16 +13,24 @@ from iqdb_core.errors import (
     NotADatabaseError,
     UnsupportedVersionError,
 )
-from iqdb_core.storage.layout import FRAME_ALIGNMENT, FRAME_HEADER_BYTES, LOG_HEADER_BYTES, LOG_SUFFIX, Header
+from iqdb_core.storage.layout import (
+    FRAME_ALIGNMENT,
+    FRAME_HEADER_BYTES,
+    FRAME_MARKER,
+    LOG_HEADER_BYTES,
+    LOG_SUFFIX,
+    Header,
+)
 from iqdb_core.storage.log_scan import LogBytes, LogScan, scan_log, walk_frames, whole_frame
 from iqdb_core.storage.verify import Finding
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from iqdb_core.storage.verify import Verifier
 
 _NOT_OPENED = "the database cannot be opened with this log; without it the snapshot can"
-# How much is looked through for whole frames behind a damaged one.
-_SEARCH_BYTES = 1 << 30
+_WINDOW_BYTES = 1 << 20
 
 
 def verify_log(verifier: Verifier, header: Header) -> None:
@@ -83,26 +91,41 @@ def _damage(verifier: Verifier, log: LogBytes, header: Header, error: LogDamaged
     """Report a damaged frame and how many whole ones stand behind it."""
     seed = crc32c(header.database_id)
     behind = 0
+    end = max(error.offset_bytes, LOG_HEADER_BYTES - FRAME_ALIGNMENT) + FRAME_ALIGNMENT
     next_whole = log.size
-    offset = max(error.offset_bytes, LOG_HEADER_BYTES - FRAME_ALIGNMENT) + FRAME_ALIGNMENT
-    budget = _SEARCH_BYTES
-    while offset < log.size and budget > 0:
-        found = whole_frame(log, offset, seed)
-        if found is None:
-            offset += FRAME_ALIGNMENT
-            budget -= FRAME_HEADER_BYTES
-            continue
-        behind += 1
-        next_whole = min(next_whole, offset)
-        offset += FRAME_HEADER_BYTES + found[0].body_bytes
-        budget -= FRAME_HEADER_BYTES + found[0].body_bytes
+    budget = 2 * log.size + _WINDOW_BYTES
+    for offset in _markers(log, end):
+        if offset < end:
+            continue  # within a whole frame
+        size = FRAME_HEADER_BYTES + int.from_bytes(log.read(offset + 4, 4), "little")
+        budget -= min(size, log.size - offset)
+        if budget < 0:
+            break  # made to be expensive: no log that was ever written gets here
+        if whole_frame(log, offset, seed) is not None:
+            behind += 1
+            next_whole = min(next_whole, offset)
+            end = offset + size
     report = verifier.report
     report.log_frames = error.frame
     part = f"frame {error.frame}" if error.offset_bytes else "log header"
     before = f"frames 0 to {error.frame - 1} are whole" if error.frame else "no frame is whole before it"
     effect = f"{_NOT_OPENED}; {before}, and {behind} behind it"
     length = next_whole - error.offset_bytes
-    report.findings.append(Finding(log.path, part, error.offset_bytes, length, error.reason, effect))
+    report.findings.append(
+        Finding(log.path, part, error.offset_bytes, length, f"damaged ({error.reason})", effect)
+    )
+
+
+def _markers(log: LogBytes, start: int) -> Iterator[int]:
+    """Yield where from `start` on a frame may begin."""
+    for base in range(start, log.size, _WINDOW_BYTES):
+        window = bytes(log.read(base, _WINDOW_BYTES))
+        place = window.find(FRAME_MARKER)
+        while place >= 0:
+            # Windows begin at multiples of 8, as frames do, so no marker is cut in two.
+            if place % FRAME_ALIGNMENT == 0:
+                yield base + place
+            place = window.find(FRAME_MARKER, place + 1)
 
 
 def _judge(verifier: Verifier, log: LogBytes, header: Header, scan: LogScan) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import struct
 import threading
+import time
 from typing import TYPE_CHECKING, Self
 
 from iqdb_core._kernels import crc32c
@@ -103,7 +104,8 @@ class LogContents:
     def frames(self) -> Iterator[UpsertFrame | DeleteFrame]:
         """Yield what is to be applied to the snapshot, in order; nothing when the log is stale.
 
-        Memory is bounded by one frame. The arrays of a frame stay valid.
+        Frames with one record each come as one. Memory is bounded by one frame or a few MiB. The arrays
+        of a frame stay valid.
 
         Raises:
             LogDamagedError: a frame holds what may not be stored, though its checksum is right.
@@ -111,22 +113,33 @@ class LogContents:
         header = self.scan.header
         if self.stale or header is None or not self.n_frames:
             return
-        from iqdb_core.storage.frames import FoldFrame, FrameError, decode_body
+        from iqdb_core.storage.frames import FoldFrame, FrameError, SingleUpserts, decode_body
 
         assert self._log is not None
         done, end = 0, LOG_HEADER_BYTES
-        for found in walk_frames(self._log, header, stop=self.valid_bytes):
+        singles = SingleUpserts(header.dim)
+        kept = self.scan.frames
+        frames = walk_frames(self._log, header, stop=self.valid_bytes) if kept is None else kept
+        for found in frames:
             done, end = found.number + 1, found.offset
+            kind, n_records = found.header.type, found.header.n_records
+            if kind == FRAME_UPSERT and n_records == 1 and singles.add(found.body):
+                if singles.full:
+                    yield singles.take()
+                continue
             try:
-                frame = decode_body(
-                    found.header.type, found.header.n_records, found.body, header.dim, self.path
-                )
+                frame = decode_body(kind, n_records, found.body, header.dim, self.path)
             except FrameError as error:
                 raise LogDamagedError(self.path, found.number, found.offset, str(error)) from error
-            if not isinstance(frame, FoldFrame):
-                yield frame
+            if isinstance(frame, FoldFrame):
+                continue
+            if singles:
+                yield singles.take()
+            yield frame
         if done != self.n_frames:
             raise LogDamagedError(self.path, done, end, "the log changed while it was read")
+        if singles:
+            yield singles.take()
 
     def close(self) -> None:
         """Close the file. Frames that were yielded stay valid."""
@@ -220,6 +233,7 @@ class LogWriter:
         self._untold: PersistError | None = None
         self._closed = False
         self._timer: threading.Thread | None = None
+        self._unsynced_since = 0.0
         self._wake = threading.Event()
 
     @classmethod
@@ -401,10 +415,8 @@ class LogWriter:
             self._last_crc = crc
             if sync:
                 self._settled_bytes = self.size
-            elif self._kind == "periodic" and self._timer is None:
-                # It ends by itself when a period passes without a write.
-                self._timer = threading.Thread(target=self._sync_later, name="iqdb-fsync", daemon=True)
-                self._timer.start()
+            elif self._kind == "periodic":
+                self._start_timer(first=self._settled_bytes == self.size - len(frame))
             return self.size
 
     def _take_back(self, cause: BaseException) -> None:
@@ -441,15 +453,27 @@ class LogWriter:
             raise
         self._settled_bytes = self.size
 
+    def _start_timer(self, *, first: bool) -> None:
+        """See that the frame just written is synced in time. Called under the lock."""
+        if first:
+            self._unsynced_since = time.monotonic()
+        if self._timer is None:
+            # It ends by itself when nothing is left to sync.
+            self._timer = threading.Thread(target=self._sync_later, name="iqdb-fsync", daemon=True)
+            self._timer.start()
+
     def _sync_later(self) -> None:
         """Sync a period after the first write that is not synced: the timer of the periodic policy."""
         while True:
-            self._wake.wait(self._period_seconds)
+            due = self._unsynced_since + self._period_seconds
+            self._wake.wait(max(0.0, due - time.monotonic()))
             with self._lock:
                 size = self.size
                 if self._closed or self._poison is not None or self._settled_bytes >= size:
                     self._timer = None
                     return
+                # For what is written from here on; it may not be covered by this sync.
+                self._unsynced_since = time.monotonic()
             try:
                 # Outside the lock: appending goes on meanwhile.
                 self._files.sync_data(self._file)

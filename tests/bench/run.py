@@ -22,6 +22,7 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "IQDB_NUM_THREADS"):
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import approximate  # noqa: E402
 import data as datasets  # noqa: E402
 import exact  # noqa: E402
 import imports  # noqa: E402
@@ -34,6 +35,7 @@ GROUPS = {
     "exact": exact.figures,
     "imports": imports.figures,
     "writes": writes.figures,
+    "approximate": approximate.figures,
 }
 
 

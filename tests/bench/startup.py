@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 from data import Data
-from iqdb_core.records import Ids, RecordBatch
 from measure import Figure, command, pairs
 
 import iqdb_core
 from iqdb_core import Iqdb, IqdbConfig
+from iqdb_core.records import Ids, RecordBatch
 
 IQDB = str(Path(sys.executable).parent / "iqdb")
 

@@ -4,12 +4,15 @@ import json
 import math
 import struct
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from iqdb_core import Ids, Iqdb, IqdbConfig, MetadataColumns, RecordBatch
 
@@ -95,6 +98,37 @@ def one_kind(records: Any) -> Any:
 
 def any_mapping(records: Any) -> Any:
     return any(record[2] is not None for record in records)
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+IDS = st.integers(0, 2**64 - 1) | TEXT.filter(bool) | st.binary(min_size=1, max_size=12)
+VALUES = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats() | TEXT
+RECORD_LISTS = st.lists(
+    st.tuples(
+        IDS,
+        st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=3, max_size=3),
+        st.none() | st.dictionaries(TEXT, VALUES, max_size=4),
+    ),
+    min_size=1,
+    max_size=12,
+    unique_by=lambda record: (type(record[0]).__name__, record[0]),
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(records=RECORD_LISTS, kind=st.sampled_from(["jsonl", "parquet", "npy"]))
+def test_whatever_records_there_are_survive_export_and_import(iqdb: Any, records: Any, kind: str) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        expected = make(folder / "source.iqdb", records)
+        out, ids, metadata = folder / f"out.{kind}", folder / "ids.jsonl", folder / "metadata.jsonl"
+        npy = kind == "npy"
+        exported = ["--ids-out", ids, "--metadata-out", metadata] if npy else []
+        assert iqdb("export", folder / "source.iqdb", "-o", out, *exported).status == 0
+        beside = ["--ids", ids, "--metadata", metadata] if npy else []
+        outcome = iqdb("import", folder / "again.iqdb", out, "--metric", "dot", *beside)
+        assert outcome.status == 0, outcome.stderr
+        assert digest(folder / "again.iqdb") == expected
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -329,3 +330,23 @@ def test_writes_in_the_log_are_folded_in(iqdb: Any, save: Any, database: Path) -
     assert iqdb("import", database, save(np.zeros((1, 8)))).status == 0
     assert content(database)[-1] == ("logged", [0.25] * 8, {"a": 1})
     assert not Path(f"{database}.wal").exists()
+
+
+def test_memory_does_not_grow_with_the_source(iqdb: Any, tmp_path: Path) -> None:
+    peaks = []
+    for rows in (1_000, 250_000):
+        source = tmp_path / f"{rows}.npy"
+        array = np.lib.format.open_memmap(source, mode="w+", dtype=np.float32, shape=(rows, 128))
+        array.flush()
+        words = iqdb.command("import", tmp_path / f"{rows}.iqdb", source, "--metric", "dot")
+        code = (
+            "import resource, subprocess, sys\n"
+            "subprocess.run(sys.argv[1:], check=True, stderr=subprocess.DEVNULL)\n"
+            "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words], env=iqdb.environment(), capture_output=True, check=True
+        )
+        peaks.append(int(done.stdout) * (1 if sys.platform == "darwin" else 1024))
+    # 128 MB of vectors through buffers of 8 MiB.
+    assert peaks[1] - peaks[0] < 64 << 20

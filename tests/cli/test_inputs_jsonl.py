@@ -93,6 +93,8 @@ def test_fields_can_be_chosen(save: Any) -> None:
     assert records.metadata == [{"a": 1, "b": 2}]
     assert Records(path, metadata_field="m", columns=("b",)).metadata == [{"b": 2}]
     assert Records(path, columns=("s",)).metadata == [{"s": 1}]
+    nested = save({"id": 1, "vector": [1], "metadata": {"a": 1, "b": 2}}, name="nested.jsonl")
+    assert Records(nested, columns=("b",)).metadata == [{"b": 2}]
     assert Records(path, no_metadata=True).metadata == [None]
 
 

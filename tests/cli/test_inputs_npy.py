@@ -224,6 +224,12 @@ def test_ids_come_from_an_array_beside_the_vectors(save: Any, array: Any, expect
     assert ids == expected
 
 
+def test_wide_ids_are_held_a_few_at_a_time(save: Any) -> None:
+    wanted = [f"{number:050000}" for number in range(100)]  # 200 kB each in the file
+    ids, _, _, _ = read(save(np.zeros((100, 1))), ids_path=str(save(np.array(wanted), "ids.npy")))
+    assert ids == wanted
+
+
 def test_ids_of_several_kinds_come_from_json_lines(save: Any, tmp_path: Path) -> None:
     path = tmp_path / "ids.jsonl"
     path.write_text('1\n"one"\n\n{"hex": "00ff"}\n')
@@ -238,6 +244,8 @@ def test_ids_of_several_kinds_come_from_json_lines(save: Any, tmp_path: Path) ->
         (np.zeros((3, 1), np.uint64), "expected one dimension"),
         (np.zeros(3), "element type float64"),
         (np.array([{}, {}, {}], object), "pickled"),
+        (np.zeros(3, "U65536"), "the limit is 65535 bytes"),
+        (np.zeros(3, [("a", "<u8")]), "element type"),
     ],
 )
 def test_arrays_that_are_no_ids_are_refused(save: Any, array: Any, reason: Any) -> None:

@@ -23,7 +23,7 @@ def test_the_text_says_what_a_newcomer_asks(iqdb: Any, database: Path) -> None:
     outcome = iqdb("inspect", database)
     assert (outcome.status, outcome.stderr) == (0, "")
     assert max(map(len, outcome.lines[1:])) <= 80
-    for expected in ("200", "8 dimensions, euclidean, index flat", "000102030405060708090a0b0c0d0e0f"):
+    for expected in ("200", "8 dimensions, euclidean", "flat", "000102030405060708090a0b0c0d0e0f"):
         assert expected in outcome.text
     assert any(line.split()[:1] == ["all"] and "100.0%" in line for line in outcome.lines)
 

@@ -358,3 +358,9 @@ def test_wrong_usage_is_status_2(iqdb: Any, database: Path, arguments: Any, mess
     assert (outcome.status, outcome.stdout) == (2, b"")
     assert message in outcome.stderr
     assert len(outcome.stderr.splitlines()) <= 2
+
+
+def test_a_line_without_an_end_is_read_in_bounded_memory(iqdb: Any, database: Path) -> None:
+    outcome = iqdb("search", database, stdin=b"[" + b"1," * (40 * 1024 * 1024))
+    assert outcome.status == 4
+    assert outcome.stderr == "iqdb: standard input, line 1: is longer than 67108864 bytes\n"

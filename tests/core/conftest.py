@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from iqdb_core import Iqdb, IqdbConfig
 from iqdb_core.errors import FileIOError
 from iqdb_core.storage.files import FileSystem
 
@@ -79,3 +82,41 @@ for _name in OPERATIONS:
 @pytest.fixture
 def failing_files() -> FailingFiles:
     return FailingFiles()
+
+
+def _some_records(n: int, dim: int = 6, seed: int = 0) -> tuple[list[Any], Any, list[Any]]:
+    rng = np.random.default_rng(seed)
+    kinds = [lambda i: i, lambda i: f"id {i}", lambda i: b"\0%d" % i]
+    ids = [kinds[i % 3](i) for i in range(n)]
+    metadata = [
+        None if i % 5 == 0 else {"n": i, "half": i / 2, "even": i % 2 == 0, "name": f"n{i % 7}", "none": None}
+        for i in range(n)
+    ]
+    return ids, rng.integers(-3, 4, (n, dim)).astype(np.float32), metadata
+
+
+@pytest.fixture
+def some_records() -> Any:
+    """Make n records: ids of all kinds, small whole vectors, metadata of all types."""
+    return _some_records
+
+
+@pytest.fixture(params=["file", "memory", "reopened", "folded"])
+def filled(request: Any, tmp_path: Path) -> Any:
+    """A database of 300 records in each state that a search may meet."""
+    ids, vectors, metadata = _some_records(300)
+    config = IqdbConfig(dim=6, metric="euclidean", auto_compact=None)
+    db = (
+        Iqdb.open_in_memory_with(config)
+        if request.param == "memory"
+        else Iqdb.open_with(tmp_path / "a.iqdb", config)
+    )
+    db.upsert_many(ids[:200], vectors[:200], metadata[:200])
+    if request.param == "folded":
+        db.compact()
+    db.upsert_many(ids[200:], vectors[200:], metadata[200:])
+    if request.param == "reopened":
+        db.close(compact=False)
+        db = Iqdb.open_existing(tmp_path / "a.iqdb", auto_compact=None)
+    yield db
+    db.close()

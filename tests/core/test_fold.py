@@ -192,6 +192,15 @@ os._exit(1)
     assert names_in(tmp_path) == [".a.iqdb.tmp-notes", ".b.iqdb.tmp-00000000", "a.iqdb"]
 
 
+def test_a_second_name_that_a_crashed_creation_left_is_swept(tmp_path: Path) -> None:
+    path = tmp_path / "a.iqdb"
+    make(path)
+    (tmp_path / ".a.iqdb.tmp-0123abcd").hardlink_to(path)
+    Iqdb.open_existing(path).close(compact=False)
+    assert names_in(tmp_path) == ["a.iqdb"]
+    assert len(contents(path)) == 50
+
+
 # --- Proof --------------------------------------------------------------------------------------
 
 

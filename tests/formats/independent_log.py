@@ -1,4 +1,4 @@
-"""Reads log format 2, written from formats/log-2.md alone. It is to the log what independent_reader is to the
+"""Reads log format 2, from what formats/log-2.md says. It is to the log what independent_reader is to the
 snapshot.
 """
 

@@ -1,4 +1,4 @@
-"""Reads snapshot format 3, written from formats/snapshot-3.md alone. The log is in independent_log.
+"""Reads snapshot format 3, from what formats/snapshot-3.md says. The log is in independent_log.
 
 It exists to prove that the page suffices, so it imports nothing of iqdb, prefers the obvious way to the fast
 one, and names the sections of the page that it follows (S8 is section 8). It checks everything that a reader

@@ -10,17 +10,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from generate_golden import GOLDEN, files_of, hex_digest, json_record, json_value, typed
-from golden_cases import CASES
+from generate_golden import GOLDEN, batch, files_of, hex_digest, identity, json_record, json_value, typed
+from golden_cases import CASES, Case
 from independent_log import Log, read_database
 from independent_reader import Record, Snapshot
 
+from iqdb_core.config import FsyncPolicy
 from iqdb_core.database import Iqdb
 from iqdb_core.digest import batch_digest
 from iqdb_core.errors import UnsupportedFeatureError
+from iqdb_core.records import Ids
 from iqdb_core.storage import layout
 from iqdb_core.storage import snapshot as product
 from iqdb_core.storage.verify import verify_file
+from iqdb_core.storage.wal import LogWriter
 
 NAMES = sorted(path.stem for path in GOLDEN.glob("*.iqdb"))
 
@@ -118,7 +121,7 @@ def test_a_golden_file_passes_verification(name: str) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_writing_a_golden_file_again_gives_the_same_bytes(case: Any, tmp_path: Path) -> None:
+def test_writing_a_golden_file_again_gives_the_same_bytes(case: Case, tmp_path: Path) -> None:
     """Holds for compressed files, too, as long as the compressor's version is the one that wrote them."""
     snapshot, log = files_of(case)
     path = GOLDEN / f"{case.name}.iqdb"
@@ -135,6 +138,24 @@ def test_writing_a_golden_file_again_gives_the_same_bytes(case: Any, tmp_path: P
         assert bytes(found.sections[name].read(0, section.raw_bytes)) == bytes(
             section.read(0, section.raw_bytes)
         )
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.log and not c.ending], ids=lambda case: case.name)
+def test_the_log_writer_writes_the_bytes_of_a_golden_log(case: Case, tmp_path: Path) -> None:
+    snapshot, log = files_of(case)
+    path = str(tmp_path / "db.iqdb.wal")
+    writer = LogWriter.create(path, case.database_id, identity(snapshot), case.width, FsyncPolicy.ALWAYS)
+    for kind, argument in case.log or []:
+        if kind == "upsert":
+            records = batch(argument, case.width)
+            writer.append_upsert(records.ids, records.vectors, records.metadata)
+        elif kind == "delete":
+            writer.append_delete(Ids.from_list(argument))
+        else:
+            writer.append_fold(0x0123456789ABCDEF)
+    writer.close()
+
+    assert Path(path).read_bytes() == log
 
 
 def test_a_file_with_an_unknown_ro_compat_feature_is_not_written_to(tmp_path: Path) -> None:

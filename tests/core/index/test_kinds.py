@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+
 from iqdb_core import (
     ConfigConflictError,
     DistanceMetric,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 METRICS = ["cosine", "dot", "euclidean", "manhattan", "hamming"]
 KINDS: dict[str, Any] = {
     "flat": FlatConfig(),
-    "hnsw": HnswConfig(m=8, ef_construction=60),
+    "hnsw": HnswConfig(ef_construction=100),
     "ivf": IvfConfig(n_clusters=64, n_probes=16),
     "ivf-pq": IvfConfig(n_clusters=64, n_probes=16, use_pq=True),
 }

@@ -36,6 +36,7 @@ VALUE_RULE = (
         (b"[1]", 1, "a line must be a JSON object, found an array"),
         (b" null", 2, "a line must be a JSON object, found null"),
         (b'"x"', 1, "a line must be a JSON object, found a string"),
+        (b"not json", 1, "a line must be a JSON object, found 'n'"),
         (b"\xff", 1, "a line must be a JSON object, found byte 0xff"),
         (b"{", 2, "expected a key, found the end of the line"),
         (b'{"v":[1]', 9, "expected ',' or '}', found the end of the line"),
@@ -175,6 +176,21 @@ def test_a_nested_value_is_no_error_where_it_is_not_kept() -> None:
     assert _kernels.parse_jsonl(line, vector_field="v", columns=["other"]).columns == []
     assert _kernels.parse_jsonl(line, vector_field="v", no_metadata=True).columns == []
     assert _kernels.parse_jsonl(line, vector_field="v", metadata_field="m").columns == []
+
+
+def test_a_nested_value_beside_the_vector_is_passed_over_on_request() -> None:
+    lines = b'{"v":[1],"k":[1,{"a":2}],"l":{"b":{}},"m":{"float":"inf"},"n":7}\n{"v":[2],"k":[]}'
+    batch = _kernels.parse_jsonl(lines, vector_field="v", scalars_only=True)
+    assert [(key, list(values)) for key, _, _, values, _ in batch.columns] == [
+        ("m", [float("inf")]),
+        ("n", [7]),
+    ]
+    assert list(batch.has_metadata) == [1, 0]
+    assert problem(b'{"v":[1],"k":[1,]}', scalars_only=True) == (1, 17, "expected a value, found ']'")
+    assert (
+        problem(b'{"v":[1],"m":{"k":[1]}}', scalars_only=True, metadata_field="m")[2]
+        == VALUE_RULE + "an array"
+    )
 
 
 def test_the_metadata_field_holds_an_object_or_null() -> None:

@@ -1,0 +1,227 @@
+"""How verification behaves. What it says of each kind of damage is in tests/formats/test_damaged.py."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from iqdb_core.config import IqdbConfig
+from iqdb_core.database import Iqdb
+from iqdb_core.errors import (
+    DatabaseNotFoundError,
+    FileIOError,
+    NotADatabaseError,
+    PersistError,
+    UnsupportedVersionError,
+)
+from iqdb_core.storage.files import FileSystem, OpenFile
+from iqdb_core.storage.snapshot import Snapshot
+from iqdb_core.storage.verify import verify_file
+
+GOLDEN = Path(__file__).parents[3] / "formats" / "golden"
+ROWS, DIM = 50_000, 64
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database of 12.8 MB of vectors with ids in no order and metadata."""
+    path = tmp_path_factory.mktemp("verify") / "large.iqdb"
+    rng = np.random.default_rng(7)
+    vectors = rng.standard_normal((ROWS, DIM), np.float32)
+    ids = rng.permutation(ROWS)
+    with Iqdb.create(path, IqdbConfig(dim=DIM)) as db:
+        db.upsert_many(ids, vectors, [{"n": i, "kind": f"k{i % 5}"} for i in range(ROWS)])
+    return path
+
+
+@pytest.fixture
+def copy(large: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(large, tmp_path / "copy.iqdb"))
+
+
+def damage(path: Path, offset: int, data: bytes = b"\xaa\x55") -> None:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(data)
+
+
+def offset_of(path: Path, section: str) -> int:
+    return Snapshot.open(path).sections[section].entry.offset
+
+
+def test_a_whole_file_has_no_findings_and_the_digest_of_its_header(large: Path) -> None:
+    report = verify_file(large)
+
+    assert report.ok
+    assert report.findings == []
+    assert report.notes == []
+    assert report.works == ["everything"]
+    assert report.content_digest == Snapshot.open(large).digest.hex()
+    assert report.n_rows == ROWS
+    assert report.checked_bytes >= large.stat().st_size
+    assert "section vectors" in report.whole
+
+
+def test_checksums_alone_do_not_decode_the_records(large: Path) -> None:
+    report = verify_file(large, level="checksums")
+
+    assert report.ok
+    assert report.content_digest is None
+
+
+def test_verification_goes_on_after_the_first_problem(copy: Path) -> None:
+    vectors, ids, order = (offset_of(copy, name) for name in ("vectors", "ids", "ids.order"))
+    meta = offset_of(copy, "meta.data")
+    for offset in (
+        vectors + 4096 * 10,
+        vectors + 4096 * 11,
+        vectors + 4096 * 900,
+        ids + 5,
+        order + 9,
+        meta + 9,
+    ):
+        damage(copy, offset)
+    report = verify_file(copy, threads=2)
+
+    parts = [finding.part for finding in report.findings]
+    assert parts == [
+        "section vectors: blocks 10 to 11",
+        "section vectors: block 900",
+        "section ids: block 0",
+        "section ids.order: block 0",
+        "section meta.data: block 0",
+    ]
+    assert report.findings[0].length_bytes == 8192
+    assert "rows 160 to 191" in report.findings[0].effect
+    assert "rows 0 to 511" in report.findings[2].effect
+    assert report.content_digest is None
+    assert {"header", "section table", "section config"} <= set(report.whole)
+    assert not {"section vectors", "section ids", "section meta.data"} & set(report.whole)
+    json.dumps(report.to_dict())
+
+
+def test_damage_to_the_order_of_ids_leaves_searches_working(copy: Path) -> None:
+    damage(copy, offset_of(copy, "ids.order") + 100)
+    report = verify_file(copy)
+
+    assert [finding.part for finding in report.findings] == ["section ids.order: block 0"]
+    assert any("searches" in sentence for sentence in report.works)
+    assert report.content_digest == Snapshot.open(copy).digest.hex()
+
+
+def test_a_damaged_table_of_checksums_makes_its_section_untrusted(copy: Path) -> None:
+    damage(copy, Snapshot.open(copy).sections["vectors"].entry.checksums_offset)
+    report = verify_file(copy)
+
+    assert [finding.part for finding in report.findings] == ["section vectors: block checksums"]
+    assert report.content_digest is None
+
+
+def test_findings_do_not_depend_on_the_number_of_threads(copy: Path) -> None:
+    for block in range(0, 3000, 7):
+        damage(copy, offset_of(copy, "vectors") + 4096 * block)
+
+    one, three = verify_file(copy, threads=1), verify_file(copy, threads=3)
+
+    assert one.findings == three.findings
+    assert len(one.findings) == 429
+
+
+def test_progress_is_told_and_ends_with_all_bytes(large: Path) -> None:
+    told: list[tuple[int, int]] = []
+    verify_file(large, progress=lambda done, total: told.append((done, total)))
+
+    assert told == sorted(told)
+    assert told[-1][0] == told[-1][1] > ROWS * DIM * 4
+
+
+def test_memory_does_not_grow_with_the_vectors(large: Path) -> None:
+    verify_file(large, threads=1)
+    tracemalloc.start()
+    try:
+        verify_file(large, threads=1)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 12 << 20 < large.stat().st_size
+
+
+def test_a_stale_log_and_a_torn_tail_are_notes_and_no_findings() -> None:
+    stale = verify_file(GOLDEN / "log-stale.iqdb")
+    torn = verify_file(GOLDEN / "log-torn-body.iqdb")
+
+    assert stale.ok
+    assert ["stale" in note for note in stale.notes] == [True]
+    assert torn.ok
+    assert ["torn tail" in note for note in torn.notes] == [True]
+
+
+def test_what_is_no_database_is_refused_rather_than_reported(tmp_path: Path) -> None:
+    (tmp_path / "old.iqdb").write_bytes(b"IQDBPRST\2\0\0\0")
+    (tmp_path / "text.iqdb").write_text("hello")
+    with pytest.raises(DatabaseNotFoundError):
+        verify_file(tmp_path / "absent.iqdb")
+    with pytest.raises(UnsupportedVersionError):
+        verify_file(tmp_path / "old.iqdb")
+    with pytest.raises(NotADatabaseError):
+        verify_file(tmp_path / "text.iqdb")
+    with pytest.raises(NotADatabaseError, match="directory"):
+        verify_file(tmp_path)
+
+
+def test_a_read_that_the_system_refuses_is_an_io_error_and_no_damage(large: Path) -> None:
+    class Broken(FileSystem):
+        def read(self, file: OpenFile, size: int, offset: int) -> bytes:
+            if offset > 1 << 20:
+                raise FileIOError(file.path, "read", OSError(5, "Input/output error"))
+            return super().read(file, size, offset)
+
+    with pytest.raises(FileIOError, match="Input/output error"):
+        verify_file(large, files=Broken())
+
+
+IMAGES = {name: (GOLDEN / f"{name}.iqdb").read_bytes() for name in ("metadata", "ids-mixed", "zstd", "empty")}
+
+
+@given(data=st.data(), name=st.sampled_from(sorted(IMAGES)))
+@settings(deadline=None)
+def test_no_flipped_bit_anywhere_in_a_file_escapes_verification(
+    data: st.DataObject, name: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    image = bytearray(IMAGES[name])
+    offset = data.draw(st.integers(0, len(image) - 1))
+    image[offset] ^= 1 << data.draw(st.integers(0, 7))
+    path = tmp_path_factory.getbasetemp() / "flipped.iqdb"
+    path.write_bytes(image)
+    try:
+        report = verify_file(path, threads=1)
+    except PersistError:
+        return  # magic or version
+    assert not report.ok
+    assert any(f.offset_bytes <= offset <= f.offset_bytes + f.length_bytes for f in report.findings)
+
+
+def test_a_log_made_of_false_frames_is_judged_in_bounded_work(tmp_path: Path) -> None:
+    """Every 40 bytes claim that the rest of the log is their body."""
+    for name in ("log-upsert.iqdb", "log-upsert.iqdb.wal"):
+        shutil.copy(GOLDEN / name, tmp_path)
+    log = tmp_path / "log-upsert.iqdb.wal"
+    size = 4 << 20
+    frames = bytearray()
+    while len(frames) < size:
+        body_bytes = (size - len(frames)) // 40 * 40
+        fields = (b"IQFR", body_bytes, 99, 1 << 20, 0, 1, bytes(3), 1, 0)
+        frames += struct.pack("<4sIQQIB3sII", *fields)
+    log.write_bytes(log.read_bytes() + bytes(64) + frames)
+    report = verify_file(tmp_path / "log-upsert.iqdb")
+
+    assert [finding.part for finding in report.findings] == ["frame 1"]
