@@ -6,7 +6,7 @@ the lists whose centroids are nearest, then scores the nearest candidates by the
 product quantisation the lists hold product codes instead (`kernels/ivf_search.hpp`).
 
 Persisted arrays: `ivf.model` (float64: how components become codes), `ivf.centroids` (f32[c][dim]),
-`ivf.offsets` (u64[c + 1]), `ivf.rows` (u32[n], ascending in each list), and in the order of `ivf.rows` either
+`ivf.changes` (u64[1]: rows that came or went since the training), `ivf.offsets` (u64[c + 1]), `ivf.rows` (u32[n], ascending in each list), and in the order of `ivf.rows` either
 `ivf.codes` (u8[n][stride]), `ivf.lengths` (i32[n]) and `ivf.norms` (f32[n], inner product only), or
 `ivf.pq_codes` (u8[n][parts]), `ivf.pq_terms` (f32[n], euclidean only) with `ivf.pq_books` (f32). Hamming has
 none and is scanned.
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 MODEL: Final = "ivf.model"
 CENTROIDS: Final = "ivf.centroids"
+CHANGES: Final = "ivf.changes"
 OFFSETS: Final = "ivf.offsets"
 ROWS: Final = "ivf.rows"
 CODES: Final = "ivf.codes"
@@ -55,6 +56,8 @@ _PARTS: Final = ("", CODES, ROWS, LENGTHS, NORMS, PQ_CODES, PQ_TERMS)
 # Codes order near neighbours slightly wrongly, so more than k rows are scored by their vectors.
 _SCORED_PER_HIT: Final = 2
 _SCORED_AT_LEAST: Final = 10
+# So few rows are scanned by their vectors in no time.
+_SCANNED_AT_MOST: Final = 1_000
 # A row that is scanned by its vector costs about as much as so many by their codes.
 _CODES_PER_VECTOR: Final = 3
 
@@ -94,18 +97,21 @@ class IvfIndex:
     ) -> IndexArrays:
         """Drop rows that are gone and put rows that came into the lists of the nearest centroids.
 
-        Centroids and the mapping to codes stay as they were trained. When most rows are new everything
-        is built afresh.
+        Centroids and the mapping to codes stay as they were trained, until the rows that came and went
+        since then are a third of the rows there are.
         """
         import numpy as np
 
         from iqdb_core.index.ivf_build import ListBuilder
 
-        stays = 2 * int(np.count_nonzero(origin >= 0)) >= vectors.n_rows
-        lists = self._stored() if stays else None
-        if lists is None or len(lists.whole(OFFSETS)) - 1 < min(self._settings["n_clusters"], vectors.n_rows // 2):
+        lists = self._stored()
+        if lists is None:
             return self.build(config, vectors, threads)
-        return ListBuilder.carried(lists, self._metric, vectors, origin, threads).arrays()
+        kept = int(np.count_nonzero(origin >= 0))
+        changes = int(lists.whole(CHANGES)[0]) + (vectors.n_rows - kept) + (self._n_rows - kept)
+        if 3 * changes > vectors.n_rows:
+            return self.build(config, vectors, threads)
+        return ListBuilder.carried(lists, self._metric, vectors, origin, changes, threads).arrays()
 
     def search(
         self,
@@ -132,7 +138,7 @@ class IvfIndex:
             # The hits among half of the rows are farther away than those among all.
             n_probes = min(n_clusters, -(-n_probes * n_rows // candidates))
         compared = n_clusters + n_probes * max(1, candidates // n_clusters)
-        if exact or candidates == 0 or _CODES_PER_VECTOR * candidates <= compared:
+        if exact or candidates <= max(_SCANNED_AT_MOST, compared // _CODES_PER_VECTOR):
             return scan(self._metric, vectors, queries, out, mask, max_distance, threads)
         damaged = self._train_if_needed(vectors, threads)
         if damaged >= 0:
@@ -292,14 +298,15 @@ class OpenLists:
     @classmethod
     def of(cls, metric: int, reader: ArrayReader) -> OpenLists | None:
         """Return the lists that a snapshot has; None when an array of them is missing."""
-        names = (MODEL, CENTROIDS, OFFSETS, *_PARTS[1:], PQ_BOOKS)
+        names = (MODEL, CENTROIDS, CHANGES, OFFSETS, *_PARTS[1:], PQ_BOOKS)
         found = {name: reader(name) for name in names}
         arrays = {name: stored for name, stored in found.items() if stored is not None}
         if PQ_CODES in arrays:
             needed = {PQ_BOOKS} | ({PQ_TERMS} if metric == DistanceMetric.EUCLIDEAN.tag else set())
         else:
             needed = {CODES, LENGTHS} | ({NORMS} if metric == DistanceMetric.DOT.tag else set())
-        return cls(metric, arrays) if {MODEL, CENTROIDS, OFFSETS, ROWS} | needed <= arrays.keys() else None
+        needed |= {MODEL, CENTROIDS, CHANGES, OFFSETS, ROWS}
+        return cls(metric, arrays) if needed <= arrays.keys() else None
 
     def whole(self, name: str) -> Any:
         """Return an array, all of it verified."""

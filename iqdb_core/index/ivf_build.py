@@ -36,12 +36,14 @@ class ListBuilder:
         centroids: NDArray[Any],
         product: ProductQuantiser | None,
         n_rows: int,
+        changes: int = 0,
     ) -> None:
         dim = centroids.shape[1]
         self._metric = metric
         self._model = model
         self._centroids = centroids
         self._product = product
+        self._changes = changes
         self._stride = -(-dim // _CODE_ALIGN) * _CODE_ALIGN
         self._assigned = np.empty(n_rows, np.uint32)
         self._columns: dict[str, NDArray[Any]] = {}
@@ -78,15 +80,21 @@ class ListBuilder:
 
     @classmethod
     def carried(
-        cls, lists: OpenLists, metric: int, vectors: VectorReader, origin: NDArray[Any], threads: int
+        cls,
+        lists: OpenLists,
+        metric: int,
+        vectors: VectorReader,
+        origin: NDArray[Any],
+        changes: int,
+        threads: int,
     ) -> ListBuilder:
-        """Return the lists of a new snapshot around the centroids of an old one."""
+        """Return the lists of a new snapshot around the centroids of an old one, after so many changes."""
         model = np.asarray(lists.whole(ivf.MODEL), np.float64)
         centroids = np.asarray(lists.whole(ivf.CENTROIDS), np.float32)
         product = None
         if ivf.PQ_CODES in lists.arrays:
             product = ProductQuantiser(metric, centroids, np.asarray(lists.whole(ivf.PQ_BOOKS)))
-        builder = cls(metric, model, centroids, product, vectors.n_rows)
+        builder = cls(metric, model, centroids, product, vectors.n_rows, changes)
         builder._copy(lists, origin)
         builder._add(vectors, np.flatnonzero(origin < 0), threads)
         return builder
@@ -99,6 +107,7 @@ class ListBuilder:
         arrays = {
             ivf.MODEL: self._model,
             ivf.CENTROIDS: self._centroids,
+            ivf.CHANGES: np.array([self._changes], np.uint64),
             ivf.OFFSETS: offsets,
             ivf.ROWS: order.astype(np.uint32),
         }

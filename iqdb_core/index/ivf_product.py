@@ -28,7 +28,7 @@ def default_parts(dim: int) -> int:
 
 
 class ProductQuantiser:
-    """Codebooks over what vectors differ by from their centroids, under manhattan over the vectors themselves.
+    """Codebooks over what vectors differ by from their centroids.
 
     Attributes:
         books: f32[parts * words, dim / parts].
@@ -62,7 +62,7 @@ class ProductQuantiser:
         words = min(MAX_WORDS, len(sample))
         step = max(1, len(sample) // (_SAMPLE_PER_WORD * words))
         absolute = metric == DistanceMetric.MANHATTAN.tag
-        points = _differences(sample[::step], None if absolute else centroids[assigned[::step]])
+        points = sample[::step] - centroids[assigned[::step]].astype(np.float64)
         largest = float(np.abs(points).max(initial=0.0))
         factor = 2.0 ** -math.frexp(largest)[1] if largest else 1.0
         books = np.empty((parts * words, dim // parts), np.float32)
@@ -77,7 +77,7 @@ class ProductQuantiser:
 
     def encode(self, rows: NDArray[Any], assigned: NDArray[Any], threads: int) -> dict[str, NDArray[Any]]:
         """Return the columns of rows, each assigned to a centroid."""
-        points = _differences(rows, None if self._absolute else self._centroids[assigned])
+        points = rows - self._centroids[assigned].astype(np.float64)
         codes = np.empty((len(rows), self.parts), np.uint8)
         books = (self.books * np.float64(self._factor)).astype(np.float32)
         scaled = (points * self._factor).astype(np.float32)
@@ -97,7 +97,3 @@ class ProductQuantiser:
             terms += column
         return np.minimum(terms, np.finfo(np.float32).max).astype(np.float32)
 
-
-def _differences(rows: NDArray[Any], centroids: NDArray[Any] | None) -> NDArray[Any]:
-    exact = rows.astype(np.float64)
-    return exact if centroids is None else exact - centroids

@@ -265,10 +265,11 @@ class StoredLists {
     const Buffer<const float>& books = books_.items();
     const std::size_t part_dim = lists_.dim / codes.shape(1);
     if (books.ndim() != 2 || books.shape(1) != part_dim || books.shape(0) == 0 || books.shape(0) % codes.shape(1) != 0 ||
-        books.shape(0) / codes.shape(1) > ProductTable::kWords) {
+        books.shape(0) / codes.shape(1) > kMaxWords) {
       books.fail("must have up to 256 words for every part");
     }
-    lists_.product = {codes.data(), nullptr, books.data(), codes.shape(1), books.shape(0) / codes.shape(1)};
+    words_.emplace(books.data(), codes.shape(1), books.shape(0) / codes.shape(1), part_dim);
+    lists_.product = {codes.data(), nullptr, codes.shape(1), &*words_};
     if (lists_.metric != Metric::kEuclidean) return;
     if (!product_terms_.is_there()) throw nb::value_error("product_terms are needed for the euclidean distance");
     lists_.product.terms = product_terms_.expect(lists_.n);
@@ -284,6 +285,7 @@ class StoredLists {
   ListArray<float> books_;
   ListArray<std::uint8_t> product_codes_;
   ListArray<float> product_terms_;
+  std::optional<ProductWords> words_;
   std::vector<std::uint8_t> centroid_codes_;
   std::vector<std::int32_t> centroid_lengths_;
   Lists lists_{};

@@ -1,6 +1,7 @@
 // Compiled with -ffp-contract=off: see ivf_search.cpp.
 #include "ivf_product.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 #include "ivf_search.hpp"
@@ -8,57 +9,83 @@
 namespace iqdb {
 namespace {
 
-constexpr double kTableTop = 65'535.0;
+constexpr double kTableTop = 65'000.0;  // leaves room for rounding
 constexpr double kKeyLimit = 2'147'483'000.0;
+constexpr double kPointLimit = 1e30;
+
+// The power of two above |x| for all x, or 1.
+double unit_of(const float* x, std::size_t n) {
+  double largest = 0.0;
+  for (std::size_t i = 0; i < n; ++i) largest = std::max(largest, std::abs(double{x[i]}));
+  return largest > 0.0 && std::isfinite(largest) ? std::exp2(std::ilogb(largest) + 1) : 1.0;
+}
 
 }  // namespace
 
-// Euclidean: |q - x|^2 = |q|^2 + |x|^2 - 2 q.c - 2 q.r for x = c + r; |q|^2 is left out, |x|^2 is stored for each row.
-// Inner product: -q.x = -q.c - q.r. Manhattan: the sum of |q - x| over the parts.
-void ProductTable::fill(const Lists& lists, const float* query) {
-  const ProductCodes& product = lists.product;
-  const std::size_t part_dim = lists.dim / product.parts;
-  const double factor = lists.metric == Metric::kEuclidean ? -2.0 : -1.0;
-  values_.resize(product.parts * product.words);
-  double widest = 0.0;
-  base_ = 0.0;
-  for (std::size_t part = 0; part < product.parts; ++part) {
-    const float* const q = query + part * part_dim;
-    double* const values = values_.data() + part * product.words;
-    for (std::size_t word = 0; word < product.words; ++word) {
-      const float* const x = product.books + (part * product.words + word) * part_dim;
-      double sum = 0.0;
-      if (lists.metric == Metric::kManhattan) {
-        for (std::size_t i = 0; i < part_dim; ++i) sum += std::abs(double{q[i]} - double{x[i]});
-      } else {
-        for (std::size_t i = 0; i < part_dim; ++i) sum += double{q[i]} * double{x[i]};
-        sum *= factor;
+ProductWords::ProductWords(const float* books, std::size_t parts, std::size_t words, std::size_t part_dim)
+    : items(parts * part_dim * kMaxWords), unit(unit_of(books, parts * words * part_dim)), reach(0.0) {
+  for (std::size_t part = 0; part < parts; ++part) {
+    for (std::size_t word = 0; word < kMaxWords; ++word) {
+      const float* const x = books + (part * words + (word < words ? word : 0)) * part_dim;
+      double size = 0.0;
+      for (std::size_t i = 0; i < part_dim; ++i) {
+        items[(part * part_dim + i) * kMaxWords + word] = static_cast<float>(double{x[i]} / unit);
+        size += std::abs(double{x[i]} / unit);
       }
-      values[word] = std::isfinite(sum) ? sum : 0.0;
-    }
-    const auto [low, high] = std::minmax_element(values, values + product.words);
-    widest = std::max(widest, *high - *low);
-    base_ += *low;
-  }
-  per_unit_ = widest > 0.0 && std::isfinite(kTableTop / widest) ? kTableTop / widest : 1.0;
-  table_.assign(product.parts * kWords, static_cast<std::uint16_t>(kTableTop));
-  for (std::size_t part = 0; part < product.parts; ++part) {
-    const double* const values = values_.data() + part * product.words;
-    const double low = *std::min_element(values, values + product.words);
-    for (std::size_t word = 0; word < product.words; ++word) {
-      table_[part * kWords + word] = static_cast<std::uint16_t>(std::min((values[word] - low) * per_unit_, kTableTop));
+      if (size > reach) reach = size;
     }
   }
 }
 
-void ProductTable::aim(const Lists& lists, const float* query, std::size_t list) {
-  start_ = 0.0;
-  if (lists.metric == Metric::kManhattan) return;  // the vectors themselves are coded
+// Euclidean: |q - x|^2 = |q|^2 + |x|^2 - 2 q.c - 2 q.w for x = c + w; |q|^2 is left out, |x|^2 is stored for each row.
+// Inner product: -q.x = -q.c - q.w. Both have one table for all lists. Manhattan: the sum of |q - c - w|, a table a list.
+void ProductTable::fill(const Kernels& kernels, const Lists& lists, const float* query) {
+  if (lists.metric == Metric::kManhattan) return;
   const double factor = lists.metric == Metric::kEuclidean ? -2.0 : -1.0;
+  const double unit = unit_of(query, lists.dim);
+  point_.resize(lists.dim);
+  for (std::size_t i = 0; i < lists.dim; ++i) point_[i] = static_cast<float>(query[i] / unit * factor);
+  tabulate(kernels, lists, false, 0.0);
+  per_unit_ = steps_ / unit / lists.product.words->unit;
+}
+
+void ProductTable::aim(const Kernels& kernels, const Lists& lists, const float* query, std::size_t list) {
   const float* const centroid = lists.centroids + list * lists.dim;
-  double sum = 0.0;
-  for (std::size_t i = 0; i < lists.dim; ++i) sum += double{query[i]} * double{centroid[i]};
-  start_ = factor * sum * per_unit_;
+  const ProductWords& words = *lists.product.words;
+  if (lists.metric == Metric::kManhattan) {
+    point_.resize(lists.dim);
+    for (std::size_t i = 0; i < lists.dim; ++i) {
+      const double x = (double{query[i]} - double{centroid[i]}) / words.unit;
+      point_[i] = static_cast<float>(x >= -kPointLimit ? std::min(x, kPointLimit) : -kPointLimit);
+    }
+    // |x - w| varies with w by at most 2 |w|, so that all lists can have the same steps.
+    tabulate(kernels, lists, true, 2.0 * words.reach);
+    start_ = base_ * steps_;
+    return;
+  }
+  const double factor = lists.metric == Metric::kEuclidean ? -2.0 : -1.0;
+  double sums[4] = {};
+  for (std::size_t i = 0; i < lists.dim; ++i) sums[i % 4] += double{query[i]} * double{centroid[i]};
+  start_ = base_ * steps_ + factor * ((sums[0] + sums[1]) + (sums[2] + sums[3])) * per_unit_;
+}
+
+// The table of point_, in steps that cover `widest`, or where that is 0 the greatest difference within a part.
+void ProductTable::tabulate(const Kernels& kernels, const Lists& lists, bool absolute, double widest) {
+  const std::size_t parts = lists.product.parts;
+  values_.resize(parts * kMaxWords);
+  lows_.resize(parts);
+  highs_.resize(parts);
+  table_.resize(parts * kMaxWords);
+  kernels.word_values(absolute, {point_.data(), parts, lists.dim / parts, lists.product.words->items.data(),
+                                 values_.data(), lows_.data(), highs_.data()});
+  base_ = 0.0;
+  const bool measured = widest == 0.0;
+  for (std::size_t part = 0; part < parts; ++part) {
+    base_ += double{lows_[part]};
+    if (measured) widest = std::max(widest, double{highs_[part]} - double{lows_[part]});
+  }
+  steps_ = widest > 1e-30 && widest < 1e30 ? kTableTop / widest : 1.0;
+  kernels.word_steps({values_.data(), lows_.data(), parts, static_cast<float>(steps_), table_.data()});
 }
 
 std::int32_t ProductTable::key(const Lists& lists, std::size_t place) const {
@@ -67,10 +94,10 @@ std::int32_t ProductTable::key(const Lists& lists, std::size_t place) const {
   const std::uint16_t* table = table_.data();
   std::uint32_t sums[4] = {};
   std::size_t part = 0;
-  for (; part + 4 <= product.parts; part += 4, table += 4 * kWords) {
-    for (std::size_t i = 0; i < 4; ++i) sums[i] += table[i * kWords + code[part + i]];
+  for (; part + 4 <= product.parts; part += 4, table += 4 * kMaxWords) {
+    for (std::size_t i = 0; i < 4; ++i) sums[i] += table[i * kMaxWords + code[part + i]];
   }
-  for (; part < product.parts; ++part, table += kWords) sums[0] += table[code[part]];
+  for (; part < product.parts; ++part, table += kMaxWords) sums[0] += table[code[part]];
   double key = start_ + static_cast<double>(sums[0] + sums[1] + sums[2] + sums[3]);
   if (product.terms != nullptr) key += double{product.terms[place]} * per_unit_;
   return static_cast<std::int32_t>(key >= -kKeyLimit ? std::min(key, kKeyLimit) : -kKeyLimit);

@@ -111,7 +111,7 @@ class Search {
     rank(query, scratch);
     std::int64_t offset = 0;
     if (by_product) {
-      scratch.table.fill(lists_, query);
+      scratch.table.fill(kernels_, lists_, query);
     } else if (lists_.metric == Metric::kDot) {
       offset = encode_direction(*lists_.model, query, lists_.dim, scratch.code.data());
     }
@@ -207,7 +207,7 @@ class Search {
 
   bool scan_product(const float* query, std::size_t list, Scratch& scratch, std::size_t* compared) {
     const ProductCodes& product = lists_.product;
-    scratch.table.aim(lists_, query, list);
+    scratch.table.aim(kernels_, lists_, query, list);
     for (std::size_t begin = lists_.offsets[list]; begin < lists_.offsets[list + 1]; begin += kAtOnce) {
       const std::size_t count = std::min<std::size_t>(kAtOnce, lists_.offsets[list + 1] - begin);
       if (!verified(ListPart::kProductCodes, begin * product.parts, count * product.parts) ||

@@ -14,8 +14,9 @@
 
 #include "checksum.hpp"
 #include "codes.hpp"
-#include "graph.hpp"
+#include "ivf_product.hpp"
 #include "metric.hpp"
+#include "table.hpp"
 
 namespace iqdb {
 
@@ -23,15 +24,13 @@ namespace iqdb {
 enum class ListPart : int { kNone, kCodes, kRows, kLengths, kNorms, kProductCodes, kProductTerms, kVectors };
 inline constexpr std::size_t kListParts = 8;
 
-// Product quantisation (Jegou et al., PAMI 33(1), 2011): a vector is cut into parts, a byte says which word of the
-// part's codebook stands for each. Under the euclidean distance and the inner product it is the difference from the list's centroid that is coded,
-// under manhattan the vector itself, so that one table serves all lists.
+// Product quantisation (Jegou et al., PAMI 33(1), 2011): the difference of a vector from its list's centroid is cut
+// into parts, and a byte says which word of the part's codebook stands for each.
 struct ProductCodes {
   const std::uint8_t* codes = nullptr;  // [n][parts], in list order; null without
   const float* terms = nullptr;         // [n] |x|^2 of the coded vector, euclidean only
-  const float* books = nullptr;         // [parts][words][part_dim]
   std::size_t parts = 0;
-  std::size_t words = 0;
+  const ProductWords* words = nullptr;
 };
 
 struct Lists {

@@ -50,4 +50,24 @@ struct WordTask {
   float* keys;         // [n] distance to the best, squared differences less |point|^2; or null
 };
 
+// What a point has to do with every word of every part: products, or sums of absolute differences.
+struct WordTableTask {
+  const float* point;  // [parts][part_dim]
+  std::size_t parts;
+  std::size_t part_dim;
+  const float* words;  // [parts][part_dim][kMaxWords]
+  float* values;       // [parts][kMaxWords]
+  float* lows;         // [parts] the least value
+  float* highs;        // [parts] the greatest
+};
+
+// table[i] = (values[i] - the part's low) * per_unit, cut to an integer below 65536.
+struct WordStepsTask {
+  const float* values;  // [parts][kMaxWords]
+  const float* lows;    // [parts]
+  std::size_t parts;
+  float per_unit;
+  std::uint16_t* table;  // [parts][kMaxWords]
+};
+
 }  // namespace iqdb

@@ -31,6 +31,8 @@ const Kernels& kernels() {
       .code_scan = code_scan,
       .code_tiles = code_tiles,
       .nearest_words = nearest_words,
+      .word_values = word_values,
+      .word_steps = word_steps,
       .first_non_finite = first_non_finite,
   };
   return table;

@@ -1,6 +1,6 @@
 // The kernels that exist once per instruction set, as a table of function pointers.
 //
-// Everything in this table but `canonical`, `norm2`, sums of codes and `nearest_words` is only a filter: its f32 sums may differ
+// Everything in this table but `canonical`, `norm2`, sums of codes and what concerns words is only a filter: its f32 sums may differ
 // between variants in their last bits. bounds.hpp says by how much, and search.cpp re-scores with
 // `canonical` whatever the filter cannot exclude, so that results never depend on the variant.
 #pragma once
@@ -80,6 +80,8 @@ struct Kernels {
   void (*code_scan)(CodeSum kind, const CodeScanTask& task);
   void (*code_tiles)(CodeSum kind, const CodeTileTask& task);
   void (*nearest_words)(bool absolute, const WordTask& task);
+  void (*word_values)(bool absolute, const WordTableTask& task);
+  void (*word_steps)(const WordStepsTask& task);
 
   // The index of the first infinity or NaN, or n.
   std::size_t (*first_non_finite)(const float* x, std::size_t n);

@@ -175,7 +175,7 @@ def test_another_configuration_at_reopening_is_refused(kind: str, tmp_path: Path
 
 
 def test_a_breadth_is_used_or_refused_but_never_ignored(kind: str) -> None:
-    with open_database(kind, metric="cosine") as db:
+    with open_database(kind) as db:
         db.upsert_many(range(6000), clustered(6000))
         db.flush()
         for name in {"ef", "n_probes"} - WIDE[kind].keys():
@@ -196,7 +196,9 @@ def test_the_file_is_the_same_for_any_number_of_threads(kind: str, tmp_path: Pat
     images = []
     for threads in (1, 2, 3):
         path = tmp_path / f"{threads}.iqdb"
-        config = IqdbConfig(dim=DIM, index=KINDS[kind], threads=threads, database_id=bytes(16))
+        config = IqdbConfig(
+            dim=DIM, metric=DistanceMetric.DOT, index=KINDS[kind], threads=threads, database_id=bytes(16)
+        )
         with Iqdb.open_with(path, config) as db:
             db.upsert_many(range(3000), clustered(3000))
         images.append(path.read_bytes())
