@@ -34,6 +34,8 @@ COMMANDS: dict[str, CommandEntry] = {
     "upsert": CommandEntry("upsert", "Insert or replace records, acknowledged batch by batch."),
     "delete": CommandEntry("delete", "Delete records by their ids."),
     "compact": CommandEntry("compact", "Fold the log into the file and rewrite it without dead space."),
+    "optimize": CommandEntry("optimize", "Build the index anew, or change it, and say what that gained."),
+    "recall": CommandEntry("recall", "Measure recall and speed of the index against exact search."),
     "inspect": CommandEntry("inspect", "Show what a database holds and where its bytes go."),
     "verify": CommandEntry("verify", "Check whether a database is whole."),
     "export": CommandEntry("export", "Export all records to .npy, Parquet or JSON lines."),

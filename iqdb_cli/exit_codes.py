@@ -36,7 +36,10 @@ EXIT_STATUSES: tuple[tuple[ExitStatus, str], ...] = (
         ExitStatus.USAGE,
         "Wrong usage: an unknown option, a setting out of range, a filter that does not parse.",
     ),
-    (ExitStatus.NOT_FOUND, "Not found: the database, a source file, or an id."),
+    (
+        ExitStatus.NOT_FOUND,
+        "Not found: the database, a source file, an id, or a setting that reaches a target.",
+    ),
     (ExitStatus.BAD_INPUT, "Bad input: vectors, ids, metadata or a file that cannot be taken."),
     (ExitStatus.LOCKED, "Locked: another process is writing to the database."),
     (ExitStatus.DAMAGED, "Damaged: a checksum or the structure of the database is wrong."),

@@ -53,8 +53,10 @@ if TYPE_CHECKING:
         UnsupportedVersionError,
         VectorIndexError,
     )
+    from iqdb_core.explain import SearchExplanation
     from iqdb_core.filters import Filter
     from iqdb_core.hits import Hit
+    from iqdb_core.recall import RecallPoint, RecallReport
     from iqdb_core.records import Ids, MetadataColumns, RecordBatch
     from iqdb_core.reports import BulkReport, FoldReport, OptimizeReport
     from iqdb_core.types import DistanceMetric, IndexKind, Metadata, MetadataValue, VectorId
@@ -105,7 +107,10 @@ __all__ = [
     "PersistError",
     "PoisonedError",
     "ReadOnlyError",
+    "RecallPoint",
+    "RecallReport",
     "RecordBatch",
+    "SearchExplanation",
     "SnapshotMissingError",
     "StructureError",
     "TruncatedError",
@@ -134,7 +139,10 @@ _MODULES = {
     "MetadataColumns": "records",
     "MetadataValue": "types",
     "OptimizeReport": "reports",
+    "RecallPoint": "recall",
+    "RecallReport": "recall",
     "RecordBatch": "records",
+    "SearchExplanation": "explain",
     "VectorId": "types",
 }
 

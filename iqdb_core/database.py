@@ -9,6 +9,7 @@ from iqdb_core.search import vector_buffer
 from iqdb_core.search_request import at_least_one, parsed_filter
 from iqdb_core.searching import Searching
 from iqdb_core.storage.files import OS_FILES
+from iqdb_core.tuning import Tuning
 from iqdb_core.types import DistanceMetric, validate_id, validate_metadata
 
 if TYPE_CHECKING:
@@ -22,13 +23,13 @@ if TYPE_CHECKING:
     from iqdb_core.config import Compression, FsyncPolicy, IqdbConfig
     from iqdb_core.filters import Filter
     from iqdb_core.records import RecordBatch
-    from iqdb_core.reports import BulkReport, FoldReport, OptimizeReport
+    from iqdb_core.reports import BulkReport, FoldReport
     from iqdb_core.storage.files import FileSystem
     from iqdb_core.store import Store
     from iqdb_core.types import Metadata, MetadataValue, VectorId
 
 
-class Iqdb(Searching):
+class Iqdb(Searching, Tuning):
     """A handle to one database, in a file or in memory.
 
     Handles are made by the class methods `open`, `open_with`, `open_existing`, `create`,
@@ -407,13 +408,6 @@ class Iqdb(Searching):
     def flush(self) -> FoldReport:
         """Fold the log into the snapshot, so that the database is one file; `compact` as it stands."""
         return self.compact()
-
-    def optimize(self) -> OptimizeReport:
-        """Rebuild the index where that helps. The index kind flat has nothing to rebuild."""
-        from iqdb_core.reports import OptimizeReport
-
-        kind = self._store.view().base.index.kind.value
-        return OptimizeReport(kind, changed=False, reason=f"the index kind {kind} has nothing to rebuild")
 
     def refresh(self) -> bool:
         """Bring a read-only handle up to what is on disk now, and say whether that was new.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from iqdb_core.batches import segments, view_digest
 from iqdb_core.config import Compression
 from iqdb_core.errors import ContentMismatchError, FileIOError, StructureError
-from iqdb_core.indexing import Origin, add_index
+from iqdb_core.indexing import Origin, add_index, built_alike
 from iqdb_core.records import RecordBatch
 from iqdb_core.reports import FoldReport
 from iqdb_core.storage.files import OpenFile
@@ -121,6 +121,7 @@ def fold(
     compression: Compression | str | None = None,
     index: Mapping[str, Any] | None = None,
     rebuild: bool = False,
+    threads: int | None = None,
 ) -> FoldReport:
     """Write the store's records into a new snapshot, put it in place and remove the log.
 
@@ -128,7 +129,9 @@ def fold(
         store: an open, writable store.
         compression: compress the new snapshot in this way; None keeps the present one.
         index: the index configuration of the new snapshot, as a plain dict; None keeps the present one.
+            The index is built anew, unless only settings change that a search reads and no build does.
         rebuild: build the index anew even where nothing has changed.
+        threads: threads to use; None: those of the store.
 
     Raises:
         ContentMismatchError: the new file did not hold what it must; nothing was changed.
@@ -145,7 +148,8 @@ def fold(
             config["compression"] = str(Compression.parse(compression))
         if index is not None:
             config["index"] = dict(index)
-            rebuild = rebuild or config["index"] != old.config["index"]
+            rebuild = rebuild or not built_alike(config["index"], old.config["index"])
+        threads = store.threads if threads is None else threads
         weight = store.delta_weight
         log_bytes = 0 if store.log is None else store.log.size_bytes()
         if weight == 0 and config == old.config and not rebuild:
@@ -154,16 +158,14 @@ def fold(
             return _report(old, old, view, log_bytes, changed=False)
         path = None if store.in_memory else store.path
         with NewSnapshot(path, store.files, like=store.lock_file) as new:
-            expected = view_digest(view, store.threads)
-            with SnapshotWriter(
-                new.sink, config, old.database_id, store.files, threads=store.threads
-            ) as writer:
+            expected = view_digest(view, threads)
+            with SnapshotWriter(new.sink, config, old.database_id, store.files, threads=threads) as writer:
                 append_view(writer, view)
                 summary = writer.finish(expected)
                 if summary.kept_rows is None:
                     origin = None if rebuild else Origin.of_view(view)
-                    summary = add_index(writer, new, summary, config, origin, store.threads)
-            new.prove(summary, expected, view.n_records, store.threads)
+                    summary = add_index(writer, new, summary, config, origin, threads)
+            new.prove(summary, expected, view.n_records, threads)
             replace(store, new)
         return _report(old, store.view().base.snapshot, view, log_bytes, changed=True)
 

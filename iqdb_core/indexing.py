@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from iqdb_core.bitmap import unpack
 from iqdb_core.config import IqdbConfig
 from iqdb_core.index import index_class
+from iqdb_core.storage.layout import FLAG_DERIVED
 from iqdb_core.types import IndexKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
     from iqdb_core.fold import NewSnapshot
-    from iqdb_core.index.protocol import Index
+    from iqdb_core.index.protocol import Index, IndexArrays
     from iqdb_core.storage.snapshot import Snapshot
     from iqdb_core.storage.snapshot_writer import SnapshotSummary, SnapshotWriter
     from iqdb_core.view import View
+
+# Settings that a search reads and no build does: changing one leaves the arrays of an index as they are.
+SEARCH_SETTINGS: Final = frozenset({"ef_search", "filter_widen", "n_probes", "pq_refine_factor"})
+
+
+def built_alike(settings: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
+    """Whether two index configurations, as plain dicts, are the same but for what a search reads."""
+    names = {*settings, *others} - SEARCH_SETTINGS
+    return all(name in settings and name in others and settings[name] == others[name] for name in names)
 
 
 class SnapshotVectors:
@@ -59,11 +69,13 @@ class Origin:
     """Where the rows of a new snapshot come from, and the index that has them.
 
     Attributes:
-        index: the index of the old snapshot.
+        snapshot: the old snapshot.
+        index: its index.
         rows: i64[new n_rows]: the old row with the same vector, ascending, or -1.
     """
 
-    def __init__(self, index: Index, rows: NDArray[np.int64]) -> None:
+    def __init__(self, snapshot: Snapshot, index: Index, rows: NDArray[np.int64]) -> None:
+        self.snapshot = snapshot
         self.index = index
         self.rows = rows
 
@@ -73,18 +85,28 @@ class Origin:
         n_rows = view.base.snapshot.n_rows
         kept = np.arange(n_rows) if view.live is None else np.flatnonzero(unpack(view.live, 0, n_rows))
         if view.delta is None:
-            return cls(view.base.index, kept)
+            return cls(view.base.snapshot, view.base.index, kept)
         places = view.delta.places[view.delta.live_rows()]
         order = np.argsort(np.concatenate([kept, places]), kind="stable")
-        return cls(view.base.index, np.concatenate([kept, np.full(len(places), -1)])[order])
+        rows = np.concatenate([kept, np.full(len(places), -1)])[order]
+        return cls(view.base.snapshot, view.base.index, rows)
 
     def then(self, n_new: int) -> Origin:
         """Return the origin of these rows and of so many new ones behind them."""
-        return Origin(self.index, np.concatenate([self.rows, np.full(n_new, -1)]))
+        rows = np.concatenate([self.rows, np.full(n_new, -1)])
+        return Origin(self.snapshot, self.index, rows)
 
     def take(self, rows: NDArray[np.int64]) -> Origin:
         """Return the origin of some of the rows."""
-        return Origin(self.index, self.rows[rows])
+        return Origin(self.snapshot, self.index, self.rows[rows])
+
+    def unchanged_arrays(self) -> IndexArrays:
+        """Return the stored arrays of the index when the new rows are just the old ones, else none."""
+        n_rows = self.snapshot.n_rows
+        if len(self.rows) != n_rows or not np.array_equal(self.rows, np.arange(n_rows)):
+            return {}
+        sections = self.snapshot.sections.items()
+        return {name: np.asarray(part.array()) for name, part in sections if part.entry.flags & FLAG_DERIVED}
 
 
 def add_index(
@@ -113,7 +135,8 @@ def add_index(
         if origin is None:
             arrays = kind.build(settings, vectors, threads)
         else:
-            arrays = origin.index.update(settings, vectors, origin.rows, threads)
+            # What was never trained has nothing stored, and `update` may make something of it.
+            arrays = origin.unchanged_arrays() or origin.index.update(settings, vectors, origin.rows, threads)
     finally:
         snapshot.close()
     if not arrays:

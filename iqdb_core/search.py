@@ -85,11 +85,20 @@ def query_block(queries: Buffer, n_queries: int, dim: int) -> Buffer:
 
 def search_base(view: View, queries: Buffer, n_queries: int, request: Request, threads: int) -> TopK | None:
     """Search the snapshot; None when it has no record that is still seen."""
+    if not view.n_base:
+        return None
+    mask = view.base_candidates(request.condition)
+    return search_candidates(view, mask, queries, n_queries, request, threads)
+
+
+def search_candidates(
+    view: View, mask: Buffer | None, queries: Buffer, n_queries: int, request: Request, threads: int
+) -> TopK | None:
+    """Search those rows of the snapshot that `View.base_candidates` gave."""
     k = min(request.k, view.n_base)
     if k == 0:
         return None
     base = view.base
-    mask = view.base_candidates(request.condition)
     vectors = base.vectors()
     if vectors.block_crcs is None:
         base.snapshot.ensure_vectors(threads=threads)
@@ -140,11 +149,18 @@ def search(view: View, queries: Buffer, n_queries: int, request: Request, thread
     """
     base_out = search_base(view, queries, n_queries, request, threads)
     delta_out = search_delta(view, queries, n_queries, request, threads)
+    return merged(view, base_out, delta_out, n_queries, request.k)
+
+
+def merged(
+    view: View, base_out: TopK | None, delta_out: TopK | None, n_queries: int, k: int
+) -> list[list[Hit]]:
+    """Return the hits of each query, from what was found in the snapshot and in the delta."""
     if delta_out is None:
         if base_out is None:
             return [[] for _ in range(n_queries)]
         return [_base_hits(view, base_out, query) for query in range(n_queries)]
-    return [_merged_hits(view, base_out, delta_out, query, request.k) for query in range(n_queries)]
+    return [_merged_hits(view, base_out, delta_out, query, k) for query in range(n_queries)]
 
 
 def _base_hits(view: View, out: TopK, query: int) -> list[Hit]:

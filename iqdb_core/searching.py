@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
+    from iqdb_core.explain import SearchExplanation
     from iqdb_core.filters import Filter
     from iqdb_core.hits import Hit
     from iqdb_core.index.protocol import Buffer
@@ -118,6 +119,63 @@ class Searching:
             checked = query_block(queries, n_queries, dim)
             request = search_request(view.base.index, k, filter, ef, n_probes, max_distance, exact=exact)
             return search(view, checked, n_queries, request, store.threads)
+        finally:
+            store.release(view)
+
+    def explain(
+        self,
+        query: ArrayLike,
+        k: int,
+        *,
+        filter: Filter | str | None = None,
+        ef: int | None = None,
+        n_probes: int | None = None,
+        exact: bool = False,
+        max_distance: float | None = None,
+    ) -> SearchExplanation:
+        """Search, and return how the search was answered instead of its hits.
+
+        The arguments and errors are those of `search`. To have the hits too there is `explain_buffers`.
+        """
+        buffer = vector_buffer(query, self._store.view().base.snapshot.dim, "query")
+        return self.explain_buffers(
+            memoryview(buffer).cast("B").cast("f"),
+            1,
+            k,
+            filter=filter,
+            ef=ef,
+            n_probes=n_probes,
+            exact=exact,
+            max_distance=max_distance,
+        )[1]
+
+    def explain_buffers(
+        self,
+        queries: Buffer,
+        n_queries: int,
+        k: int,
+        *,
+        filter: Filter | str | None = None,
+        ef: int | None = None,
+        n_probes: int | None = None,
+        exact: bool = False,
+        max_distance: float | None = None,
+        metadata: bool = True,
+    ) -> tuple[list[list[Hit]], SearchExplanation]:
+        """Search as `search_buffers` does, and also return how that was answered.
+
+        `metadata=False` does without decoding the metadata of the hits to say how long that takes; the
+        other arguments and the errors are those of `search_buffers`.
+        """
+        from iqdb_core.explain import explained_search
+
+        store = self._store
+        view = store.lease()
+        try:
+            dim = view.base.snapshot.dim
+            checked = query_block(queries, n_queries, dim)
+            request = search_request(view.base.index, k, filter, ef, n_probes, max_distance, exact=exact)
+            return explained_search(view, checked, n_queries, request, store.threads, metadata=metadata)
         finally:
             store.release(view)
 

@@ -18,6 +18,7 @@ from iqdb_cli.queries import QueryBatch, read_queries
 from iqdb_core.database import Iqdb
 
 if TYPE_CHECKING:
+    from iqdb_core.explain import SearchExplanation
     from iqdb_core.filters import Filter
     from iqdb_core.hits import Hit
     from iqdb_core.types import VectorId
@@ -26,6 +27,7 @@ EXAMPLES = """
   iqdb search notes.iqdb query.npy
   iqdb search notes.iqdb --like 42 --filter "lang = 'en' and year > 2020"
   echo '[0.1, 0.7, 0.2]' | iqdb search notes.iqdb --k 3
+  iqdb search notes.iqdb query.npy --ef 200 --explain
   iqdb search notes.iqdb queries.npy --format parquet -o hits.parquet
 """
 
@@ -131,6 +133,14 @@ def command(
         ),
     ] = None,
     threads: Threads = None,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="Also say on stderr how the search was answered: plan, counts and times. With --format "
+            "jsonl that is a JSON object. Queries that were searched together are explained together.",
+        ),
+    ] = False,
 ) -> None:
     """Find the nearest records to query vectors.
 
@@ -168,21 +178,47 @@ def command(
                 columns=None if columns is None else [key.strip() for key in columns.split(",")],
             )
             for batch in batches:
-                results = handle.search_buffers(
-                    batch.values,
-                    batch.n_queries,
-                    k + exclude_self,
-                    filter=condition,
-                    ef=ef,
-                    n_probes=n_probes,
-                    exact=exact,
-                    max_distance=max_distance,
-                )
+                if explain:
+                    results, explanation = handle.explain_buffers(
+                        batch.values,
+                        batch.n_queries,
+                        k + exclude_self,
+                        filter=condition,
+                        ef=ef,
+                        n_probes=n_probes,
+                        exact=exact,
+                        max_distance=max_distance,
+                        metadata=not no_metadata,
+                    )
+                    _explain(explanation, as_json=output_format is OutputFormat.JSONL)
+                else:
+                    results = handle.search_buffers(
+                        batch.values,
+                        batch.n_queries,
+                        k + exclude_self,
+                        filter=condition,
+                        ef=ef,
+                        n_probes=n_probes,
+                        exact=exact,
+                        max_distance=max_distance,
+                    )
                 for number, found in enumerate(results, batch.first):
                     hits = _without(own_ids[number], found)[:k] if exclude_self else found
                     vectors = [_vector(handle, hit.id) for hit in hits] if with_vectors else []
                     writer.write(number, hits, vectors)
             writer.finish()
+
+
+def _explain(explanation: SearchExplanation, *, as_json: bool) -> None:
+    if as_json:
+        from iqdb_cli.ids import to_json
+
+        terminal.note(to_json(explanation.to_dict()))
+        return
+    from iqdb_cli.explanation import explanation_lines
+
+    for line in explanation_lines(explanation):
+        terminal.note(line)
 
 
 def _parse_filter(expression: str) -> Filter:

@@ -9,22 +9,11 @@ from iqdb_core.types import IndexKind
 if TYPE_CHECKING:
     from iqdb_core.index.protocol import Index
 
-# The kinds that this release can build. The configuration of the others is already defined, so that
-# their arrival changes the meaning of no file.
 SUPPORTED_INDEX_KINDS: Final = (IndexKind.FLAT, IndexKind.HNSW, IndexKind.IVF)
 
 
 def index_class(kind: IndexKind) -> type[Index]:
-    """Return the class that implements an index kind. The only place that chooses one.
-
-    Raises:
-        InvalidConfigError: this release describes the kind but does not implement it.
-    """
-    if kind not in SUPPORTED_INDEX_KINDS:
-        from iqdb_core.errors import InvalidConfigError
-
-        kinds = ", ".join(supported.value for supported in SUPPORTED_INDEX_KINDS)
-        raise InvalidConfigError("index", kind.value, f"a kind that this release builds: {kinds}")
+    """Return the class that implements an index kind. The only place that chooses one."""
     if kind is IndexKind.HNSW:
         from iqdb_core.index.hnsw import HnswIndex
 

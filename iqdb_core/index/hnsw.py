@@ -186,13 +186,13 @@ class HnswIndex:
         if part:
             return block
         visited, scored = counts[0::2], counts[1::2]
-        out.plan = Plan("graph", breadth=breadth, visited=sum(visited), scored=sum(scored))
         wanted = min(out.k, candidates)
-        for query in range(out.n_queries):
-            if scored[query] < wanted:
-                damaged = self._scan_one(query, vectors, queries, out, mask, max_distance, threads)
-                if damaged >= 0:
-                    return damaged
+        short = [query for query in range(out.n_queries) if scored[query] < wanted]
+        out.plan = Plan("graph", breadth, sum(visited), sum(scored), rescanned=len(short))
+        for query in short:
+            damaged = self._scan_one(query, vectors, queries, out, mask, max_distance, threads)
+            if damaged >= 0:
+                return damaged
         return -1
 
     def _scan_one(

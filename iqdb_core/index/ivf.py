@@ -6,10 +6,10 @@ the lists whose centroids are nearest, then scores the nearest candidates by the
 product quantisation the lists hold product codes instead (`kernels/ivf_search.hpp`).
 
 Persisted arrays: `ivf.model` (float64: how components become codes), `ivf.centroids` (f32[c][dim]),
-`ivf.changes` (u64[1]: rows that came or went since the training), `ivf.offsets` (u64[c + 1]), `ivf.rows` (u32[n], ascending in each list), and in the order of `ivf.rows` either
-`ivf.codes` (u8[n][stride]), `ivf.lengths` (i32[n]) and `ivf.norms` (f32[n], inner product only), or
-`ivf.pq_codes` (u8[n][parts]), `ivf.pq_terms` (f32[n], euclidean only) with `ivf.pq_books` (f32). Hamming has
-none and is scanned.
+`ivf.changes` (u64[1]: rows that came or went since the training), `ivf.offsets` (u64[c + 1]), `ivf.rows`
+(u32[n], ascending in each list), and in the order of `ivf.rows` either `ivf.codes` (u8[n][stride]),
+`ivf.lengths` (i32[n]) and `ivf.norms` (f32[n], inner product only), or `ivf.pq_codes` (u8[n][parts]) and
+`ivf.pq_terms` (f32[n], euclidean only) with `ivf.pq_books` (f32). Hamming has none and is scanned.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ class IvfIndex:
     kind: ClassVar[IndexKind] = IndexKind.IVF
     parameters: ClassVar[frozenset[str]] = frozenset({"n_probes"})
 
-    def __init__(self, settings: Mapping[str, Any], metric_tag: int, n_rows: int, arrays: ArrayReader) -> None:
+    def __init__(
+        self, settings: Mapping[str, Any], metric_tag: int, n_rows: int, arrays: ArrayReader
+    ) -> None:
         self._metric = metric_tag
         self._n_rows = n_rows
         self._settings = dict(settings)
@@ -176,9 +178,7 @@ class IvfIndex:
             counts,
             mask=mask,
             threads=threads,
-            vector_blocks=None
-            if vectors.block_crcs is None
-            else (vectors.block_crcs, vectors.verified, vectors.crc_prefix),
+            vector_blocks=_blocks_of(vectors),
             max_distance=max_distance,
         )
         if 0 < part < len(_PARTS):
@@ -186,13 +186,13 @@ class IvfIndex:
         if part:
             return block
         scored = counts[1::3]
-        out.plan = Plan("lists", breadth=max(counts[2::3]), visited=sum(counts[0::3]), scored=sum(scored))
-        for query in range(out.n_queries):
-            # Only a file whose lists lack rows gets here.
-            if scored[query] < wanted:
-                damaged = self._scan_one(query, vectors, queries, out, mask, max_distance, threads)
-                if damaged >= 0:
-                    return damaged
+        # Only a file whose lists lack rows leaves a query short of them.
+        short = [query for query in range(out.n_queries) if scored[query] < wanted]
+        out.plan = Plan("lists", max(counts[2::3]), sum(counts[0::3]), sum(scored), rescanned=len(short))
+        for query in short:
+            damaged = self._scan_one(query, vectors, queries, out, mask, max_distance, threads)
+            if damaged >= 0:
+                return damaged
         return -1
 
     def _scored(self, k: int) -> int:
@@ -227,7 +227,7 @@ class IvfIndex:
             return self._opened
 
     def _train_if_needed(self, vectors: VectorBlock, threads: int) -> int:
-        """Train lists in memory where the snapshot has none. Returns a damaged block of the vectors, or -1."""
+        """Train lists in memory where the snapshot has none. Returns a damaged block, or -1."""
         if self._stored() is not None or self._metric == DistanceMetric.HAMMING.tag:
             return -1
         from iqdb_core.index.ivf_build import ListBuilder, StoredVectors
@@ -311,3 +311,9 @@ class OpenLists:
     def whole(self, name: str) -> Any:
         """Return an array, all of it verified."""
         return self.arrays[name].verified()
+
+
+def _blocks_of(vectors: VectorBlock) -> tuple[Buffer, Buffer, int] | None:
+    if vectors.block_crcs is None or vectors.verified is None:
+        return None
+    return vectors.block_crcs, vectors.verified, vectors.crc_prefix

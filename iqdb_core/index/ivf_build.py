@@ -1,4 +1,4 @@
-"""Building inverted lists: training the centroids, assigning rows, bringing codes into the order of the lists."""
+"""Building inverted lists: training centroids, assigning rows, bringing codes into the order of the lists."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class ProductQuantiser:
 
     def __init__(self, metric: int, centroids: NDArray[Any], books: NDArray[Any]) -> None:
         self.books = books
-        self.parts = centroids.shape[1] // books.shape[1]
+        self.parts = int(centroids.shape[1] // books.shape[1])
         self.has_terms = metric == DistanceMetric.EUCLIDEAN.tag
         self._absolute = metric == DistanceMetric.MANHATTAN.tag
         self._centroids = centroids
@@ -96,4 +96,3 @@ class ProductQuantiser:
         for column in (coded * coded).T:
             terms += column
         return np.minimum(terms, np.finfo(np.float32).max).astype(np.float32)
-

@@ -14,12 +14,14 @@ class Plan(NamedTuple):
         breadth: places in the pool of a walk, or lists probed; 0 for a scan.
         visited: codes compared, over all queries.
         scored: vectors compared, over all queries; 0 when a scan did not count them.
+        rescanned: queries that came short and were answered by a scan after all.
     """
 
     name: str
     breadth: int = 0
     visited: int = 0
     scored: int = 0
+    rescanned: int = 0
 
 
 SCAN = Plan("scan")

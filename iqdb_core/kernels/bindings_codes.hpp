@@ -22,7 +22,8 @@ namespace iqdb {
 
 inline std::size_t at_least_one(std::int64_t value, const char* name) {
   if (value < 1) {
-    throw nanobind::value_error((std::string(name) + " must be at least 1, found " + std::to_string(value)).c_str());
+    throw nanobind::value_error(
+        (std::string(name) + " must be at least 1, found " + std::to_string(value)).c_str());
   }
   return static_cast<std::size_t>(value);
 }
@@ -55,7 +56,8 @@ inline CodeModel model_of(const Buffer<const double>& model, std::size_t dim) {
 }
 
 inline std::size_t dim_of(const Buffer<const float>& vectors) {
-  if (vectors.ndim() != 2 || vectors.shape(1) == 0) vectors.fail("must be a 2-D buffer with at least 1 column");
+  if (vectors.ndim() != 2 || vectors.shape(1) == 0)
+    vectors.fail("must be a 2-D buffer with at least 1 column");
   return vectors.shape(1);
 }
 

@@ -57,14 +57,16 @@ void encode(BufferArg model_arg, BufferArg rows_arg, BufferArg codes_arg, Buffer
   lengths.expect_size(rows.shape(0));
   codes.expect_size(rows.shape(0) * code_stride(dim));
   std::optional<Buffer<float>> norms;
-  float* const norms_out = norms_arg ? norms.emplace(*norms_arg, "out_norms").expect_size(rows.shape(0)).data() : nullptr;
+  float* const norms_out =
+      norms_arg ? norms.emplace(*norms_arg, "out_norms").expect_size(rows.shape(0)).data() : nullptr;
   const std::size_t workers = at_least_one(threads, "threads");
   const nb::gil_scoped_release released;
   encode_rows(model, rows.data(), rows.shape(0), dim, codes.data(), lengths.data(), norms_out, workers);
 }
 
 // Codes and lengths as the kernels take them.
-Codes codes_of(Metric metric, const Buffer<const std::uint8_t>& codes, const Buffer<const std::int32_t>& lengths) {
+Codes codes_of(Metric metric, const Buffer<const std::uint8_t>& codes,
+               const Buffer<const std::int32_t>& lengths) {
   if (codes.ndim() != 2 || codes.shape(1) == 0 || codes.shape(1) % kCodeAlign != 0) {
     codes.fail("must be a 2-D buffer with rows of a multiple of 32 bytes");
   }
@@ -80,16 +82,18 @@ std::size_t degree_of(const Buffer<const std::uint32_t>& links, std::size_t n) {
   return links.shape(1);
 }
 
-GraphBuild build_of(int metric, const Buffer<const std::uint8_t>& codes, const Buffer<const std::int32_t>& lengths,
-                    const Buffer<std::uint32_t>& links, std::int64_t m, std::int64_t ef_construction,
-                    std::uint64_t seed, std::int64_t threads) {
+GraphBuild build_of(int metric, const Buffer<const std::uint8_t>& codes,
+                    const Buffer<const std::int32_t>& lengths, const Buffer<std::uint32_t>& links,
+                    std::int64_t m, std::int64_t ef_construction, std::uint64_t seed, std::int64_t threads) {
   GraphBuild build{};
   build.codes = codes_of(coded_metric(metric), codes, lengths);
-  if (links.ndim() != 2 || links.shape(0) != build.codes.n) links.fail("must be a 2-D buffer with a row for every code");
+  if (links.ndim() != 2 || links.shape(0) != build.codes.n)
+    links.fail("must be a 2-D buffer with a row for every code");
   build.links = links.data();
   build.degree = links.shape(1);
   build.m = at_least_one(m, "m");
-  if (build.degree != 2 * build.m || build.degree > kMaxDegree) links.fail("must have 2 m columns, at most 1024");
+  if (build.degree != 2 * build.m || build.degree > kMaxDegree)
+    links.fail("must have 2 m columns, at most 1024");
   build.ef_construction = at_least_one(ef_construction, "ef_construction");
   build.seed = seed;
   build.threads = at_least_one(threads, "threads");
@@ -100,14 +104,16 @@ GraphBuild build_of(int metric, const Buffer<const std::uint8_t>& codes, const B
 void check_links(const std::uint32_t* links, std::size_t count, std::size_t n, const char* name) {
   for (std::size_t i = 0; i < count; ++i) {
     if (links[i] >= n && links[i] != kNoNode) {
-      throw nb::value_error((std::string(name) + " names node " + std::to_string(links[i]) + " of " + std::to_string(n)).c_str());
+      throw nb::value_error(
+          (std::string(name) + " names node " + std::to_string(links[i]) + " of " + std::to_string(n))
+              .c_str());
     }
   }
 }
 
-std::vector<std::uint32_t> extend(int metric, BufferArg codes_arg, BufferArg lengths_arg, BufferArg links_arg, BufferArg entries_arg,
-                BufferArg fresh_arg, std::int64_t m, std::int64_t ef_construction, std::uint64_t seed,
-                std::int64_t threads) {
+std::vector<std::uint32_t> extend(int metric, BufferArg codes_arg, BufferArg lengths_arg, BufferArg links_arg,
+                                  BufferArg entries_arg, BufferArg fresh_arg, std::int64_t m,
+                                  std::int64_t ef_construction, std::uint64_t seed, std::int64_t threads) {
   const Buffer<const std::uint8_t> codes(codes_arg, "codes");
   const Buffer<const std::int32_t> lengths(lengths_arg, "lengths");
   const Buffer<std::uint32_t> links(links_arg, "links");
@@ -121,7 +127,8 @@ std::vector<std::uint32_t> extend(int metric, BufferArg codes_arg, BufferArg len
   }
   build.fresh = {fresh.data(), fresh.size()};
   build.entries.assign(entries.begin(), entries.end());
-  if (fresh.size() < build.codes.n && build.entries.empty()) throw nb::value_error("entries of a linked graph are missing");
+  if (fresh.size() < build.codes.n && build.entries.empty())
+    throw nb::value_error("entries of a linked graph are missing");
   check_links(build.entries.data(), build.entries.size(), build.codes.n, "entries");
   for (std::size_t node = 0; node < build.codes.n; ++node) {
     if (!is_fresh[node]) check_links(build.links + node * build.degree, build.degree, build.codes.n, "links");
@@ -133,9 +140,9 @@ std::vector<std::uint32_t> extend(int metric, BufferArg codes_arg, BufferArg len
   return build.entries;
 }
 
-std::vector<std::uint32_t> carry(int metric, BufferArg codes_arg, BufferArg lengths_arg, BufferArg links_arg, BufferArg old_links_arg,
-               BufferArg old_entries_arg, BufferArg target_arg, std::int64_t m, std::int64_t ef_construction,
-               std::int64_t threads) {
+std::vector<std::uint32_t> carry(int metric, BufferArg codes_arg, BufferArg lengths_arg, BufferArg links_arg,
+                                 BufferArg old_links_arg, BufferArg old_entries_arg, BufferArg target_arg,
+                                 std::int64_t m, std::int64_t ef_construction, std::int64_t threads) {
   const Buffer<const std::uint8_t> codes(codes_arg, "codes");
   const Buffer<const std::int32_t> lengths(lengths_arg, "lengths");
   const Buffer<std::uint32_t> links(links_arg, "links");
@@ -161,9 +168,9 @@ std::vector<std::uint32_t> carry(int metric, BufferArg codes_arg, BufferArg leng
 // A stored graph, held open for searches from any number of threads.
 class StoredGraph {
  public:
-  StoredGraph(int metric, std::int64_t dim, BufferArg model, BufferArg codes, BufferArg lengths, BufferArg links,
-              BufferArg entries, const std::optional<BufferArg>& norms, const BlocksArg& code_blocks,
-              const BlocksArg& link_blocks)
+  StoredGraph(int metric, std::int64_t dim, BufferArg model, BufferArg codes, BufferArg lengths,
+              BufferArg links, BufferArg entries, const std::optional<BufferArg>& norms,
+              const BlocksArg& code_blocks, const BlocksArg& link_blocks)
       : metric_(coded_metric(metric)),
         dim_(at_least_one(dim, "dim")),
         codes_(codes, "codes"),
@@ -223,7 +230,8 @@ class StoredGraph {
     visited.expect_size(2 * task.n_queries);
     distances.expect_size(rows.size());
     task.width = task.n_queries == 0 ? 0 : rows.size() / task.n_queries;
-    if (task.width * task.n_queries != rows.size() || task.width < task.k) rows.fail("has too few slots for a query");
+    if (task.width * task.n_queries != rows.size() || task.width < task.k)
+      rows.fail("has too few slots for a query");
     task.out_rows = rows.data();
     task.out_distances = distances.data();
     task.out_counts = counts.data();
@@ -256,8 +264,8 @@ void bind_graph(nb::module_& m) {
   m.def("train_codes", &train, "rows"_a, "metric"_a,
         R"(The code model for rows (float32[n, dim]) under a metric (0 to 3), as a list of float64:
 unit_length, scale, norm_unit, and the mean of every component.)");
-  m.def("encode_codes", &encode, "model"_a, "rows"_a, "out_codes"_a, "out_lengths"_a, "out_norms"_a = nb::none(),
-        "threads"_a = 1,
+  m.def("encode_codes", &encode, "model"_a, "rows"_a, "out_codes"_a, "out_lengths"_a,
+        "out_norms"_a = nb::none(), "threads"_a = 1,
         R"(Encode rows (float32[n, dim]).
 
 Args:
@@ -300,12 +308,14 @@ Args:
   nb::class_<StoredGraph>(m, "StoredGraph", "A graph over codes, searched in place.")
       .def(nb::init<int, std::int64_t, BufferArg, BufferArg, BufferArg, BufferArg, BufferArg,
                     const std::optional<BufferArg>&, const BlocksArg&, const BlocksArg&>(),
-           "metric"_a, "dim"_a, "model"_a, "codes"_a, "lengths"_a, "links"_a, "entries"_a, "norms"_a = nb::none(),
-           "code_blocks"_a = nb::none(), "link_blocks"_a = nb::none())
-      .def("search", &StoredGraph::search, "vectors"_a, "queries"_a, "k"_a, "breadth"_a, "scored"_a, "out_rows"_a,
-           "out_distances"_a, "out_counts"_a, "out_visited"_a, nb::kw_only(), "mask"_a = nb::none(),
-           "threads"_a = 1, "vector_blocks"_a = nb::none(), nb::arg("max_distance").sig("...") = HUGE_VAL,
-           R"(Walk the graph for each query and score the nearest `scored` rows that pass the mask by their vectors.
+           "metric"_a, "dim"_a, "model"_a, "codes"_a, "lengths"_a, "links"_a, "entries"_a,
+           "norms"_a = nb::none(), "code_blocks"_a = nb::none(), "link_blocks"_a = nb::none())
+      .def(
+          "search", &StoredGraph::search, "vectors"_a, "queries"_a, "k"_a, "breadth"_a, "scored"_a,
+          "out_rows"_a, "out_distances"_a, "out_counts"_a, "out_visited"_a, nb::kw_only(),
+          "mask"_a = nb::none(), "threads"_a = 1, "vector_blocks"_a = nb::none(),
+          nb::arg("max_distance").sig("...") = HUGE_VAL,
+          R"(Walk the graph for each query and score the nearest `scored` rows that pass the mask by their vectors.
 
 Returns:
     (0, 0), or what is damaged (1 codes, 2 links, 3 vectors) and its block; then the outputs mean nothing.)");

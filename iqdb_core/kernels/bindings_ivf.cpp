@@ -1,5 +1,5 @@
-// The module's functions over inverted lists. As in bindings.cpp, shapes are checked here; row numbers are checked
-// where they are used, in the search.
+// The module's functions over inverted lists. As in bindings.cpp, shapes are checked here; row numbers are
+// checked where they are used, in the search.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
@@ -37,8 +37,8 @@ ClusterCodes cluster_codes(Metric metric, const Buffer<const std::uint8_t>& code
   return {sum_of(metric), codes.data(), codes.rows(code_stride(dim)), code_stride(dim)};
 }
 
-void train(BufferArg model_arg, BufferArg codes_arg, int metric_number, std::int64_t iterations, std::uint64_t seed,
-           BufferArg centroids_arg, std::int64_t threads) {
+void train(BufferArg model_arg, BufferArg codes_arg, int metric_number, std::int64_t iterations,
+           std::uint64_t seed, BufferArg centroids_arg, std::int64_t threads) {
   const Buffer<const std::uint8_t> codes(codes_arg, "codes");
   const Buffer<float> centroids(centroids_arg, "out_centroids");
   if (centroids.ndim() != 2 || centroids.shape(0) == 0 || centroids.shape(1) == 0) {
@@ -61,8 +61,8 @@ void train(BufferArg model_arg, BufferArg codes_arg, int metric_number, std::int
   decode_centroids(model, means.data(), n_clusters, dim, centroids.data());
 }
 
-void assign(BufferArg model_arg, BufferArg centroids_arg, BufferArg codes_arg, int metric_number, BufferArg out_arg,
-            std::int64_t threads) {
+void assign(BufferArg model_arg, BufferArg centroids_arg, BufferArg codes_arg, int metric_number,
+            BufferArg out_arg, std::int64_t threads) {
   const Buffer<const float> centroids(centroids_arg, "centroids");
   const Buffer<const std::uint8_t> codes(codes_arg, "codes");
   const Buffer<std::uint32_t> out(out_arg, "out");
@@ -77,23 +77,25 @@ void assign(BufferArg model_arg, BufferArg centroids_arg, BufferArg codes_arg, i
   const nb::gil_scoped_release released;
   std::vector<std::uint8_t> centroid_codes(centroids.shape(0) * rows.stride);
   encode_centroids(model, centroids.data(), centroids.shape(0), dim, centroid_codes.data());
-  assign_clusters(kernels(), rows, {rows.sum, centroid_codes.data(), centroids.shape(0), rows.stride}, out.data(),
-                  workers);
+  assign_clusters(kernels(), rows, {rows.sum, centroid_codes.data(), centroids.shape(0), rows.stride},
+                  out.data(), workers);
 }
 
 // Points and the books for them, [parts * words][dim / parts].
 template <class T>
-ProductPoints product_points(const Buffer<const float>& points, const Buffer<T>& books, std::int64_t parts, bool absolute) {
+ProductPoints product_points(const Buffer<const float>& points, const Buffer<T>& books, std::int64_t parts,
+                             bool absolute) {
   const std::size_t dim = dim_of(points);
   const std::size_t count = at_least_one(parts, "parts");
   if (dim % count != 0) throw nb::value_error("parts must divide the components");
   const std::size_t words = books.rows(dim / count) / count;
-  if (words == 0 || words > kMaxWords || words * count != books.shape(0)) books.fail("must have 1 to 256 words for every part");
+  if (words == 0 || words > kMaxWords || words * count != books.shape(0))
+    books.fail("must have 1 to 256 words for every part");
   return {absolute, points.data(), points.shape(0), dim, count, words};
 }
 
-void train_product(BufferArg points_arg, std::int64_t parts, bool absolute, std::int64_t iterations, std::uint64_t seed,
-                   BufferArg books_arg, std::int64_t threads) {
+void train_product(BufferArg points_arg, std::int64_t parts, bool absolute, std::int64_t iterations,
+                   std::uint64_t seed, BufferArg books_arg, std::int64_t threads) {
   const Buffer<const float> points(points_arg, "points");
   const Buffer<float> books(books_arg, "out_books");
   const ProductPoints task = product_points(points, books, parts, absolute);
@@ -104,8 +106,8 @@ void train_product(BufferArg points_arg, std::int64_t parts, bool absolute, std:
   train_books(kernels(), task, rounds, seed, books.data(), workers);
 }
 
-void encode_product(BufferArg books_arg, BufferArg points_arg, std::int64_t parts, bool absolute, BufferArg codes_arg,
-                    std::int64_t threads) {
+void encode_product(BufferArg books_arg, BufferArg points_arg, std::int64_t parts, bool absolute,
+                    BufferArg codes_arg, std::int64_t threads) {
   const Buffer<const float> points(points_arg, "points");
   const Buffer<const float> books(books_arg, "books");
   const Buffer<std::uint8_t> codes(codes_arg, "out_codes");
@@ -125,9 +127,7 @@ class ListArray {
     items_.emplace(*array, name);
     blocks_.emplace(blocks, items_->data(), items_->size() * sizeof(T));
   }
-  const T* expect(std::size_t count) const {
-    return items_ ? items_->expect_size(count).data() : nullptr;
-  }
+  const T* expect(std::size_t count) const { return items_ ? items_->expect_size(count).data() : nullptr; }
   bool is_there() const { return items_.has_value(); }
   const Buffer<const T>& items() const { return *items_; }
   const BlockTable* blocks() const { return blocks_ ? blocks_->get() : nullptr; }
@@ -142,11 +142,11 @@ class StoredLists {
  public:
   using Array = std::optional<BufferArg>;
 
-  StoredLists(int metric, BufferArg model, BufferArg centroids, BufferArg offsets, BufferArg rows, const Array& codes,
-              const Array& lengths, const Array& norms, const Array& books, const Array& product_codes,
-              const Array& product_terms, const BlocksArg& row_blocks, const BlocksArg& code_blocks,
-              const BlocksArg& length_blocks, const BlocksArg& norm_blocks, const BlocksArg& product_code_blocks,
-              const BlocksArg& product_term_blocks)
+  StoredLists(int metric, BufferArg model, BufferArg centroids, BufferArg offsets, BufferArg rows,
+              const Array& codes, const Array& lengths, const Array& norms, const Array& books,
+              const Array& product_codes, const Array& product_terms, const BlocksArg& row_blocks,
+              const BlocksArg& code_blocks, const BlocksArg& length_blocks, const BlocksArg& norm_blocks,
+              const BlocksArg& product_code_blocks, const BlocksArg& product_term_blocks)
       : centroids_(centroids, "centroids"),
         offsets_(offsets, "offsets"),
         model_(model_of(Buffer<const double>(model, "model"), dim_of(centroids_))),
@@ -208,7 +208,8 @@ class StoredLists {
     visited.expect_size(3 * task.n_queries);
     distances.expect_size(rows.size());
     task.width = task.n_queries == 0 ? 0 : rows.size() / task.n_queries;
-    if (task.width * task.n_queries != rows.size() || task.width < task.k) rows.fail("has too few slots for a query");
+    if (task.width * task.n_queries != rows.size() || task.width < task.k)
+      rows.fail("has too few slots for a query");
     task.out_rows = rows.data();
     task.out_distances = distances.data();
     task.out_counts = counts.data();
@@ -259,19 +260,21 @@ class StoredLists {
     if (lists_.metric == Metric::kCosine) throw nb::value_error("cosine has no product codes");
     if (!books_.is_there()) throw nb::value_error("books are needed for product codes");
     const Buffer<const std::uint8_t>& codes = product_codes_.items();
-    if (codes.ndim() != 2 || codes.shape(0) != lists_.n || codes.shape(1) == 0 || lists_.dim % codes.shape(1) != 0) {
+    if (codes.ndim() != 2 || codes.shape(0) != lists_.n || codes.shape(1) == 0 ||
+        lists_.dim % codes.shape(1) != 0) {
       codes.fail("must have a row for every place and a number of columns that divides the components");
     }
     const Buffer<const float>& books = books_.items();
     const std::size_t part_dim = lists_.dim / codes.shape(1);
-    if (books.ndim() != 2 || books.shape(1) != part_dim || books.shape(0) == 0 || books.shape(0) % codes.shape(1) != 0 ||
-        books.shape(0) / codes.shape(1) > kMaxWords) {
+    if (books.ndim() != 2 || books.shape(1) != part_dim || books.shape(0) == 0 ||
+        books.shape(0) % codes.shape(1) != 0 || books.shape(0) / codes.shape(1) > kMaxWords) {
       books.fail("must have up to 256 words for every part");
     }
     words_.emplace(books.data(), codes.shape(1), books.shape(0) / codes.shape(1), part_dim);
     lists_.product = {codes.data(), nullptr, codes.shape(1), &*words_};
     if (lists_.metric != Metric::kEuclidean) return;
-    if (!product_terms_.is_there()) throw nb::value_error("product_terms are needed for the euclidean distance");
+    if (!product_terms_.is_there())
+      throw nb::value_error("product_terms are needed for the euclidean distance");
     lists_.product.terms = product_terms_.expect(lists_.n);
   }
 
@@ -294,8 +297,8 @@ class StoredLists {
 }  // namespace
 
 void bind_ivf(nb::module_& m) {
-  m.def("train_clusters", &train, "model"_a, "codes"_a, "metric"_a, "iterations"_a, "seed"_a, "out_centroids"_a,
-        "threads"_a = 1,
+  m.def("train_clusters", &train, "model"_a, "codes"_a, "metric"_a, "iterations"_a, "seed"_a,
+        "out_centroids"_a, "threads"_a = 1,
         R"(Train centroids by k-means over codes.
 
 The same arguments give the same centroids on every CPU, for any number of threads.
@@ -310,8 +313,8 @@ Args:
     threads: At most so many threads.)");
   m.def("assign_clusters", &assign, "model"_a, "centroids"_a, "codes"_a, "metric"_a, "out"_a, "threads"_a = 1,
         "out[i] (uint32) = the centroid (float32[c, dim]) nearest to code i, the first of equals.");
-  m.def("train_product", &train_product, "points"_a, "parts"_a, "absolute"_a, "iterations"_a, "seed"_a, "out_books"_a,
-        "threads"_a = 1,
+  m.def("train_product", &train_product, "points"_a, "parts"_a, "absolute"_a, "iterations"_a, "seed"_a,
+        "out_books"_a, "threads"_a = 1,
         R"(Train a codebook for each part of points (float32[n, dim]) by k-means.
 
 The same arguments give the same books on every CPU, for any number of threads.
@@ -325,17 +328,19 @@ Args:
     out_books: float32[parts * words, dim / parts], at most 256 words.
     threads: At most so many threads.)");
   m.def("encode_product", &encode_product, "books"_a, "points"_a, "parts"_a, "absolute"_a, "out_codes"_a,
-        "threads"_a = 1, "out_codes[i, part] (uint8) = the word of books that is nearest to that part of point i.");
+        "threads"_a = 1,
+        "out_codes[i, part] (uint8) = the word of books that is nearest to that part of point i.");
   const auto none = nb::none();
-  nb::class_<StoredLists>(m, "StoredLists", "Inverted lists, held open for searches from any number of threads.")
+  nb::class_<StoredLists>(m, "StoredLists",
+                          "Inverted lists, held open for searches from any number of threads.")
       .def(nb::init<int, BufferArg, BufferArg, BufferArg, BufferArg, const StoredLists::Array&,
                     const StoredLists::Array&, const StoredLists::Array&, const StoredLists::Array&,
                     const StoredLists::Array&, const StoredLists::Array&, const BlocksArg&, const BlocksArg&,
                     const BlocksArg&, const BlocksArg&, const BlocksArg&, const BlocksArg&>(),
            "metric"_a, "model"_a, "centroids"_a, "offsets"_a, "rows"_a, nb::kw_only(), "codes"_a = none,
-           "lengths"_a = none, "norms"_a = none, "books"_a = none, "product_codes"_a = none, "product_terms"_a = none,
-           "row_blocks"_a = none, "code_blocks"_a = none, "length_blocks"_a = none, "norm_blocks"_a = none,
-           "product_code_blocks"_a = none, "product_term_blocks"_a = none,
+           "lengths"_a = none, "norms"_a = none, "books"_a = none, "product_codes"_a = none,
+           "product_terms"_a = none, "row_blocks"_a = none, "code_blocks"_a = none, "length_blocks"_a = none,
+           "norm_blocks"_a = none, "product_code_blocks"_a = none, "product_term_blocks"_a = none,
            R"(Open lists, with codes or with product codes.
 
 Args:
@@ -351,9 +356,9 @@ Args:
     product_codes: uint8[n, parts], in list order.
     product_terms: float32[n], in list order, for the euclidean distance.
     row_blocks: (crcs, verified, prefix) of the rows; None: not checked. Likewise the others.)")
-      .def("search", &StoredLists::search, "vectors"_a, "queries"_a, "k"_a, "n_probes"_a, "enough"_a, "scored"_a,
-           "out_rows"_a, "out_distances"_a, "out_counts"_a, "out_visited"_a, "mask"_a = none, "threads"_a = 1,
-           "vector_blocks"_a = none, nb::arg("max_distance").sig("...") = HUGE_VAL,
+      .def("search", &StoredLists::search, "vectors"_a, "queries"_a, "k"_a, "n_probes"_a, "enough"_a,
+           "scored"_a, "out_rows"_a, "out_distances"_a, "out_counts"_a, "out_visited"_a, "mask"_a = none,
+           "threads"_a = 1, "vector_blocks"_a = none, nb::arg("max_distance").sig("...") = HUGE_VAL,
            R"(Find the k nearest rows of each query in the lists whose centroids are nearest.
 
 Args:

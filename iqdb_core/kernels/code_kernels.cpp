@@ -30,7 +30,9 @@ IQDB_INLINE std::int32_t sum_of_lanes(__m256i x) {
   y = _mm_add_epi32(y, _mm_shuffle_epi32(y, 0xb1));
   return _mm_cvtsi128_si32(y);
 }
-IQDB_INLINE __m256i load_bytes(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+IQDB_INLINE __m256i load_bytes(const void* p) {
+  return _mm256_loadu_si256(static_cast<const __m256i*>(p));
+}
 #endif
 
 // sum of code[i] * query[i]; codes are below 128, so that a pair of products fits 16 bits

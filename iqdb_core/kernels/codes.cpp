@@ -65,7 +65,8 @@ CodeModel train_codes(Metric metric, const float* rows, std::size_t n, std::size
     const std::vector<double>& x = components.of(row_of(i, sampled));
     for (std::size_t j = 0; j < dim; ++j) sums[j] += x[j];
   }
-  for (std::size_t j = 0; j < dim; ++j) model.mean[j] = static_cast<float>(sums[j] / static_cast<double>(sampled));
+  for (std::size_t j = 0; j < dim; ++j)
+    model.mean[j] = static_cast<float>(sums[j] / static_cast<double>(sampled));
 
   if (longest > 0.0) model.norm_unit = std::exp2(std::ilogb(longest));
 
@@ -84,8 +85,8 @@ CodeModel train_codes(Metric metric, const float* rows, std::size_t n, std::size
   return model;
 }
 
-void encode_rows(const CodeModel& model, const float* rows, std::size_t n, std::size_t dim, std::uint8_t* codes,
-                 std::int32_t* lengths, float* norms, std::size_t threads) {
+void encode_rows(const CodeModel& model, const float* rows, std::size_t n, std::size_t dim,
+                 std::uint8_t* codes, std::int32_t* lengths, float* norms, std::size_t threads) {
   const std::size_t stride = code_stride(dim);
   for_ranges(n, threads, 1024, [&](std::size_t begin, std::size_t end) {
     Components components(model, dim);
@@ -101,12 +102,14 @@ void encode_rows(const CodeModel& model, const float* rows, std::size_t n, std::
       std::int32_t length = 0;
       for (std::size_t j = 0; j < stride; ++j) length += std::int32_t{code[j]} * code[j];
       lengths[row] = length;
-      if (norms != nullptr) norms[row] = static_cast<float>(std::sqrt(length2(rows + row * dim, dim)) / model.norm_unit);
+      if (norms != nullptr)
+        norms[row] = static_cast<float>(std::sqrt(length2(rows + row * dim, dim)) / model.norm_unit);
     }
   });
 }
 
-void encode_query(const CodeModel& model, bool is_signed, const float* query, std::size_t dim, std::uint8_t* code) {
+void encode_query(const CodeModel& model, bool is_signed, const float* query, std::size_t dim,
+                  std::uint8_t* code) {
   // A query may lie outside what the rows' codes reach, as far as its byte goes.
   const double low = is_signed ? -128 - kCodeCentre : -kCodeCentre;
   const double high = is_signed ? 127 - kCodeCentre : 255 - kCodeCentre;
@@ -114,12 +117,14 @@ void encode_query(const CodeModel& model, bool is_signed, const float* query, st
   const std::vector<double>& x = components.of(query);
   for (std::size_t j = 0; j < dim; ++j) {
     const double value = (x[j] - double{model.mean[j]}) * model.scale;
-    code[j] = static_cast<std::uint8_t>(static_cast<int>(rounded(std::clamp(value, low, high))) + kCodeCentre);
+    code[j] =
+        static_cast<std::uint8_t>(static_cast<int>(rounded(std::clamp(value, low, high))) + kCodeCentre);
   }
   std::fill(code + dim, code + code_stride(dim), static_cast<std::uint8_t>(kCodeCentre));
 }
 
-std::int64_t encode_direction(const CodeModel& model, const float* query, std::size_t dim, std::uint8_t* code) {
+std::int64_t encode_direction(const CodeModel& model, const float* query, std::size_t dim,
+                              std::uint8_t* code) {
   double reach = 0.0;
   for (std::size_t j = 0; j < dim; ++j) reach = std::max(reach, std::abs(double{query[j]}));
   const double scale = reach > 0.0 ? 127.0 / reach : 0.0;

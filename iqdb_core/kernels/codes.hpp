@@ -10,8 +10,8 @@
 
 namespace iqdb {
 
-// A code c stands for the component (c - 64) / scale + mean. Seven bits: a pair of products of a code and a signed
-// byte then fits the 16 bits of vpmaddubsw, so that every CPU computes the same exact sums.
+// A code c stands for the component (c - 64) / scale + mean. Seven bits: a pair of products of a code and a
+// signed byte then fits the 16 bits of vpmaddubsw, so that every CPU computes the same exact sums.
 inline constexpr int kCodeCentre = 64;
 inline constexpr int kCodeReach = 63;
 inline constexpr std::size_t kCodeAlign = 32;  // bytes; a code is padded with kCodeCentre
@@ -33,14 +33,16 @@ constexpr std::size_t code_stride(std::size_t dim) {
 CodeModel train_codes(Metric metric, const float* rows, std::size_t n, std::size_t dim);
 
 // codes[n][stride], and per row the sum of squares of its code and, where asked for, |x| / norm_unit.
-void encode_rows(const CodeModel& model, const float* rows, std::size_t n, std::size_t dim, std::uint8_t* codes,
-                 std::int32_t* lengths, float* norms, std::size_t threads);
+void encode_rows(const CodeModel& model, const float* rows, std::size_t n, std::size_t dim,
+                 std::uint8_t* codes, std::int32_t* lengths, float* norms, std::size_t threads);
 
 // A query as a code: int8 where `is_signed`, for sums of products, else uint8.
-void encode_query(const CodeModel& model, bool is_signed, const float* query, std::size_t dim, std::uint8_t* code);
+void encode_query(const CodeModel& model, bool is_signed, const float* query, std::size_t dim,
+                  std::uint8_t* code);
 
-// A query whose inner products with the rows are asked for, as int8 with a scale of its own. Returns what to add to
-// the sum with a row's code, before it is multiplied by the row's norm.
-std::int64_t encode_direction(const CodeModel& model, const float* query, std::size_t dim, std::uint8_t* code);
+// A query whose inner products with the rows are asked for, as int8 with a scale of its own. Returns what to
+// add to the sum with a row's code, before it is multiplied by the row's norm.
+std::int64_t encode_direction(const CodeModel& model, const float* query, std::size_t dim,
+                              std::uint8_t* code);
 
 }  // namespace iqdb

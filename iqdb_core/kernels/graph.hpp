@@ -66,7 +66,8 @@ class Walker {
 
   // Best-first search with a pool of `breadth` nodes (ef). The pool is then readable through size() and
   // at(), nearest first, equal keys by node. False when a damaged block was met: see damaged_*.
-  bool walk(const Kernels& kernels, const Graph& graph, const GraphBlocks& blocks, const QueryCode& query, std::size_t breadth);
+  bool walk(const Kernels& kernels, const Graph& graph, const GraphBlocks& blocks, const QueryCode& query,
+            std::size_t breadth);
 
   std::size_t size() const { return size_; }
   Candidate at(std::size_t i) const;
@@ -86,8 +87,8 @@ class Walker {
   bool verify(const BlockTable* table, std::size_t begin, std::size_t bytes);
   bool visit(std::uint32_t node);
   std::size_t insert(std::uint64_t entry, std::size_t breadth);
-  bool score(const Kernels& kernels, const Graph& graph, const GraphBlocks& blocks, const QueryCode& query, std::size_t breadth,
-             std::size_t* first);
+  bool score(const Kernels& kernels, const Graph& graph, const GraphBlocks& blocks, const QueryCode& query,
+             std::size_t breadth, std::size_t* first);
   void forget();
 
   std::vector<std::uint64_t> pool_;

@@ -18,6 +18,8 @@ constexpr std::size_t kEntrySample = 4096;
 constexpr std::size_t kBatchShare = 50;
 constexpr std::size_t kItemsPerGrab = 16;
 constexpr int kConnectRounds = 4;
+// Links of one node to nodes with the very same code: more would leave no place for links out of their group.
+constexpr std::size_t kMostTwins = 4;
 // A node that lost more than one neighbour in so many is given new ones by a walk.
 constexpr std::size_t kDeserted = 16;
 
@@ -45,7 +47,8 @@ class Random {
   std::uint64_t state_;
 };
 
-// What a walk's keys leave out: with it a key is the whole squared distance, which can be compared between nodes.
+// What a walk's keys leave out: with it a key is the whole squared distance, which can be compared between
+// nodes.
 std::int32_t own_term(const Codes& codes, std::uint32_t node) {
   return codes.sum == CodeSum::kDot ? codes.lengths[node] : 0;
 }
@@ -59,20 +62,23 @@ struct Scratch {
   std::vector<std::int32_t> keys;
 };
 
-// Of candidates sorted by key, adds to `chosen` so that each is nearer to the node than to any chosen before it
-// (the heuristic of arXiv 1603.09320, algorithm 4), until there are `limit`.
+// Of candidates sorted by key, adds to `chosen` so that each is nearer to the node than to any chosen before
+// it (the heuristic of arXiv 1603.09320, algorithm 4), until there are `limit`.
 void choose_more(const Kernels& kernels, const Codes& codes, Scratch& scratch, std::size_t limit) {
   constexpr std::size_t kAtOnce = 8;  // the nearest kept ones exclude most candidates: look at few first
   scratch.nodes.clear();
   for (const Candidate& already : scratch.chosen) scratch.nodes.push_back(already.node);
+  std::size_t twins = 0;
   for (const Candidate& candidate : scratch.candidates) {
     if (scratch.chosen.size() >= limit) break;
+    if (candidate.key == 0 && ++twins > kMostTwins) continue;
     bool kept = true;
     const std::int32_t own = own_term(codes, candidate.node);
     for (std::size_t begin = 0; kept && begin < scratch.nodes.size(); begin += kAtOnce) {
       const std::size_t count = std::min(kAtOnce, scratch.nodes.size() - begin);
       scratch.keys.resize(count);
-      Walker::keys(kernels, codes, {codes.of(candidate.node)}, {scratch.nodes.data() + begin, count}, scratch.keys.data());
+      Walker::keys(kernels, codes, {codes.of(candidate.node)}, {scratch.nodes.data() + begin, count},
+                   scratch.keys.data());
       kept = std::all_of(scratch.keys.begin(), scratch.keys.end(),
                          [&](std::int32_t key) { return key + own >= candidate.key; });
     }
@@ -132,8 +138,9 @@ class Builder {
     }
   }
 
-  // Fills places that became free in lists: `offer` appends to scratch.nodes what may take them, and returns how many
-  // there are. What is left of a list stays as it is: choosing again among it would thin it out each time.
+  // Fills places that became free in lists: `offer` appends to scratch.nodes what may take them, and returns
+  // how many there are. What is left of a list stays as it is: choosing again among it would thin it out each
+  // time.
   template <class Offer>
   void refill(std::span<const std::uint32_t> rows, const Offer& offer) {
     parallel(rows.size(), [&](std::size_t i, Scratch& scratch) {
@@ -306,7 +313,8 @@ class Builder {
   }
 
   // Pruning can leave a node that no walk reaches. Each gets a link from its nearest reachable node that has
-  // room, or else in place of that node's farthest neighbour; the latter may cut another off, hence the rounds.
+  // room, or else in place of that node's farthest neighbour; the latter may cut another off, hence the
+  // rounds.
   void connect() {
     Scratch& scratch = scratch_[0];
     for (int round = 0; round < kConnectRounds; ++round) {
@@ -346,7 +354,9 @@ class Builder {
 
 }  // namespace
 
-void extend_graph(const Kernels& kernels, GraphBuild& build) { Builder(kernels, build).extend(); }
+void extend_graph(const Kernels& kernels, GraphBuild& build) {
+  Builder(kernels, build).extend();
+}
 
 void carry_graph(const Kernels& kernels, GraphBuild& build, const std::uint32_t* old_links, std::size_t old_n,
                  std::span<const std::uint32_t> old_entries, const std::uint32_t* target) {
@@ -387,7 +397,8 @@ void carry_graph(const Kernels& kernels, GraphBuild& build, const std::uint32_t*
       ++lost;
       for (std::size_t i = 0; i < degree; ++i) {
         const std::uint32_t second = old_links[links[j] * degree + i];
-        if (second < old_n && target[second] != kNoNode && target[second] != row) nodes.push_back(target[second]);
+        if (second < old_n && target[second] != kNoNode && target[second] != row)
+          nodes.push_back(target[second]);
       }
     }
     return lost;
@@ -399,7 +410,8 @@ void carry_graph(const Kernels& kernels, GraphBuild& build, const std::uint32_t*
   }
   for (std::size_t old = 0; old < old_n && build.entries.size() < kEntries; ++old) {
     const std::uint32_t row = target[old];
-    if (row == kNoNode || std::find(build.entries.begin(), build.entries.end(), row) != build.entries.end()) continue;
+    if (row == kNoNode || std::find(build.entries.begin(), build.entries.end(), row) != build.entries.end())
+      continue;
     build.entries.push_back(row);
   }
   builder.renew(deserted);

@@ -17,7 +17,7 @@ struct GraphBuild {
   std::size_t ef_construction;
   std::uint64_t seed;
   std::span<const std::uint32_t> fresh;  // rows to insert, each once; all others are linked
-  std::vector<std::uint32_t> entries;  // in: those of the linked part; out: those of the whole
+  std::vector<std::uint32_t> entries;    // in: those of the linked part; out: those of the whole
   std::size_t threads;
 };
 

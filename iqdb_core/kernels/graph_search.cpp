@@ -25,7 +25,8 @@ class Search {
   Search(const Kernels& kernels, const GraphSearch& task) : kernels_(kernels), task_(task) {}
 
   Damage run() {
-    const std::size_t workers = std::clamp<std::size_t>(task_.n_queries / 4, 1, std::max<std::size_t>(task_.threads, 1));
+    const std::size_t workers =
+        std::clamp<std::size_t>(task_.n_queries / 4, 1, std::max<std::size_t>(task_.threads, 1));
     run_threads(workers, [this](std::size_t) { work(); });
     return damage_;
   }
@@ -75,10 +76,14 @@ class Search {
       nearest.offer({distance, number, number});
     }
     std::vector<Hit> hits = nearest.hits();
-    task_.out_counts[i] = static_cast<std::int64_t>(
-        write_smallest(hits, task_.k, task_.width, task_.out_rows + i * task_.width, task_.out_distances + i * task_.width));
+    task_.out_counts[i] = static_cast<std::int64_t>(write_smallest(
+        hits, task_.k, task_.width, task_.out_rows + i * task_.width, task_.out_distances + i * task_.width));
     task_.out_visited[2 * i] = static_cast<std::int64_t>(walker.scored());
-    task_.out_visited[2 * i + 1] = static_cast<std::int64_t>(rows.size());
+    // A pool full of equal keys may be a group of equal vectors that the walk could not leave: the caller is
+    // told that nothing was found.
+    const bool stuck = walker.size() > 1 && walker.size() == std::min(task_.breadth, task_.graph.codes.n) &&
+                       walker.at(0).key == walker.at(walker.size() - 1).key;
+    task_.out_visited[2 * i + 1] = stuck ? 0 : static_cast<std::int64_t>(rows.size());
     return true;
   }
 
@@ -111,6 +116,8 @@ class Search {
 
 }  // namespace
 
-Damage search_graph(const Kernels& kernels, const GraphSearch& search) { return Search(kernels, search).run(); }
+Damage search_graph(const Kernels& kernels, const GraphSearch& search) {
+  return Search(kernels, search).run();
+}
 
 }  // namespace iqdb

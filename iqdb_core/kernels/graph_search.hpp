@@ -21,16 +21,17 @@ struct GraphSearch {
   const float* queries;             // [n_queries][dim]
   std::size_t n_queries;
   std::size_t k;
-  std::size_t breadth;  // ef: nodes that the walk keeps
-  std::size_t scored;   // of those that pass the mask, how many are scored by their vectors
+  std::size_t breadth;       // ef: nodes that the walk keeps
+  std::size_t scored;        // of those that pass the mask, how many are scored by their vectors
   const std::uint8_t* mask;  // bits; null for every row
   double max_distance;
   std::size_t threads;
-  std::size_t width;            // slots of a query in the outputs, at least k
-  std::int64_t* out_rows;       // [n_queries][width]
-  double* out_distances;        // [n_queries][width]
-  std::int64_t* out_counts;     // [n_queries]
-  std::int64_t* out_visited;    // [n_queries][2] codes compared, vectors compared
+  std::size_t width;         // slots of a query in the outputs, at least k
+  std::int64_t* out_rows;    // [n_queries][width]
+  double* out_distances;     // [n_queries][width]
+  std::int64_t* out_counts;  // [n_queries]
+  std::int64_t*
+      out_visited;  // [n_queries][2] codes compared, then vectors compared: 0 when the walk got stuck
 };
 
 // What was damaged, if anything: 0 nothing, 1 codes, 2 links, 3 vectors; and the block.

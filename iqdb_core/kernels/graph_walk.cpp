@@ -17,14 +17,18 @@ std::int32_t ordered(float x) {
   const auto bits = std::bit_cast<std::int32_t>(x);
   return bits < 0 ? bits ^ 0x7fffffff : bits;
 }
-constexpr std::uint32_t node_of(std::uint64_t entry) { return static_cast<std::uint32_t>(entry) >> 1; }
+constexpr std::uint32_t node_of(std::uint64_t entry) {
+  return static_cast<std::uint32_t>(entry) >> 1;
+}
 constexpr std::int32_t key_of(std::uint64_t entry) {
   return static_cast<std::int32_t>(static_cast<std::uint32_t>(entry >> 32) ^ 0x80000000U);
 }
 
 }  // namespace
 
-Walker::Candidate Walker::at(std::size_t i) const { return {key_of(pool_[i]), node_of(pool_[i])}; }
+Walker::Candidate Walker::at(std::size_t i) const {
+  return {key_of(pool_[i]), node_of(pool_[i])};
+}
 
 void Walker::keys(const Kernels& kernels, const Codes& codes, const QueryCode& query,
                   std::span<const std::uint32_t> nodes, std::int32_t* out) {
@@ -81,8 +85,8 @@ bool Walker::verify(const BlockTable* table, std::size_t begin, std::size_t byte
 }
 
 // Scores the nodes in fresh_ and inserts them; `first` becomes the nearest place that changed.
-bool Walker::score(const Kernels& kernels, const Graph& graph, const GraphBlocks& blocks, const QueryCode& query, std::size_t breadth,
-                   std::size_t* first) {
+bool Walker::score(const Kernels& kernels, const Graph& graph, const GraphBlocks& blocks,
+                   const QueryCode& query, std::size_t breadth, std::size_t* first) {
   if (blocks.codes != nullptr) {
     for (const std::uint32_t node : fresh_) {
       if (!verify(blocks.codes, node * graph.codes.stride, graph.codes.stride)) return false;
@@ -97,7 +101,8 @@ bool Walker::score(const Kernels& kernels, const Graph& graph, const GraphBlocks
   return true;
 }
 
-bool Walker::walk(const Kernels& kernels, const Graph& graph, const GraphBlocks& blocks, const QueryCode& query, std::size_t breadth) {
+bool Walker::walk(const Kernels& kernels, const Graph& graph, const GraphBlocks& blocks,
+                  const QueryCode& query, std::size_t breadth) {
   const std::size_t n = graph.codes.n;
   breadth = std::min(breadth, n);
   size_ = scored_ = expanded_ = 0;
@@ -124,7 +129,8 @@ bool Walker::walk(const Kernels& kernels, const Graph& graph, const GraphBlocks&
     pool_[place] |= 1;
     ++expanded_;
     const std::uint32_t* const links = graph.links + node * graph.degree;
-    if (!verify(blocks.links, node * graph.degree * sizeof(*links), graph.degree * sizeof(*links))) return false;
+    if (!verify(blocks.links, node * graph.degree * sizeof(*links), graph.degree * sizeof(*links)))
+      return false;
     fresh_.clear();
     for (std::size_t i = 0; i < graph.degree; ++i) {
       if (links[i] < n && visit(links[i])) fresh_.push_back(links[i]);
@@ -133,8 +139,10 @@ bool Walker::walk(const Kernels& kernels, const Graph& graph, const GraphBlocks&
     if (!score(kernels, graph, blocks, query, breadth, &first)) return false;
     place = first;
     if (place < size_) {
-      const auto* const next = reinterpret_cast<const char*>(graph.links + node_of(pool_[place]) * graph.degree);
-      for (std::size_t byte = 0; byte < graph.degree * sizeof(*links); byte += 64) __builtin_prefetch(next + byte);
+      const auto* const next =
+          reinterpret_cast<const char*>(graph.links + node_of(pool_[place]) * graph.degree);
+      for (std::size_t byte = 0; byte < graph.degree * sizeof(*links); byte += 64)
+        __builtin_prefetch(next + byte);
     }
   }
   return true;

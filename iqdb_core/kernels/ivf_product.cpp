@@ -37,8 +37,9 @@ ProductWords::ProductWords(const float* books, std::size_t parts, std::size_t wo
   }
 }
 
-// Euclidean: |q - x|^2 = |q|^2 + |x|^2 - 2 q.c - 2 q.w for x = c + w; |q|^2 is left out, |x|^2 is stored for each row.
-// Inner product: -q.x = -q.c - q.w. Both have one table for all lists. Manhattan: the sum of |q - c - w|, a table a list.
+// Euclidean: |q - x|^2 = |q|^2 + |x|^2 - 2 q.c - 2 q.w for x = c + w; |q|^2 is left out, |x|^2 is stored for
+// each row. Inner product: -q.x = -q.c - q.w. Both have one table for all lists. Manhattan: the sum of |q - c
+// - w|, a table a list.
 void ProductTable::fill(const Kernels& kernels, const Lists& lists, const float* query) {
   if (lists.metric == Metric::kManhattan) return;
   const double factor = lists.metric == Metric::kEuclidean ? -2.0 : -1.0;
@@ -69,7 +70,8 @@ void ProductTable::aim(const Kernels& kernels, const Lists& lists, const float* 
   start_ = base_ * steps_ + factor * ((sums[0] + sums[1]) + (sums[2] + sums[3])) * per_unit_;
 }
 
-// The table of point_, in steps that cover `widest`, or where that is 0 the greatest difference within a part.
+// The table of point_, in steps that cover `widest`, or where that is 0 the greatest difference within a
+// part.
 void ProductTable::tabulate(const Kernels& kernels, const Lists& lists, bool absolute, double widest) {
   const std::size_t parts = lists.product.parts;
   values_.resize(parts * kMaxWords);

@@ -13,7 +13,8 @@ struct Lists;
 
 // Codebooks as the kernels take them: one word beside the other, and of moderate size.
 struct ProductWords {
-  // `books` is [parts][words][part_dim], at most kMaxWords words. A code beyond them stands for the first word.
+  // `books` is [parts][words][part_dim], at most kMaxWords words. A code beyond them stands for the first
+  // word.
   ProductWords(const float* books, std::size_t parts, std::size_t words, std::size_t part_dim);
 
   std::vector<float> items;  // [parts][part_dim][kMaxWords], words over `unit`

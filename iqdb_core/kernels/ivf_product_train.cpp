@@ -1,5 +1,5 @@
-// Compiled with -ffp-contract=off: words are stored, so they must not depend on whether a CPU fuses. Parts are
-// independent and each is one thread's, so that they do not depend on the number of threads either.
+// Compiled with -ffp-contract=off: words are stored, so they must not depend on whether a CPU fuses. Parts
+// are independent and each is one thread's, so that they do not depend on the number of threads either.
 #include "ivf_product_train.hpp"
 
 #include <algorithm>
@@ -16,7 +16,8 @@ namespace {
 // The words of one part as WordTask wants them.
 class PartWords {
  public:
-  PartWords(bool absolute, std::size_t dim) : absolute_(absolute), dim_(dim), words_(dim * kMaxWords), terms_(kMaxWords) {}
+  PartWords(bool absolute, std::size_t dim)
+      : absolute_(absolute), dim_(dim), words_(dim * kMaxWords), terms_(kMaxWords) {}
 
   void set(const float* book, std::size_t count) {
     std::fill(terms_.begin(), terms_.end(), std::numeric_limits<float>::infinity());
@@ -30,7 +31,8 @@ class PartWords {
       terms_[word] = term;
     }
   }
-  void nearest(const Kernels& kernels, const float* points, std::size_t n, std::uint8_t* best, float* keys) const {
+  void nearest(const Kernels& kernels, const float* points, std::size_t n, std::uint8_t* best,
+               float* keys) const {
     kernels.nearest_words(absolute_, {points, n, dim_, words_.data(), terms_.data(), best, keys});
   }
 
@@ -41,7 +43,8 @@ class PartWords {
   std::vector<float> terms_;
 };
 
-std::vector<float> part_of(const ProductPoints& points, std::size_t part, std::size_t begin, std::size_t end) {
+std::vector<float> part_of(const ProductPoints& points, std::size_t part, std::size_t begin,
+                           std::size_t end) {
   const std::size_t dim = points.part_dim();
   std::vector<float> out((end - begin) * dim);
   for (std::size_t i = begin; i < end; ++i) {
@@ -88,8 +91,8 @@ void train_part(const Kernels& kernels, const ProductPoints& points, std::size_t
 
 }  // namespace
 
-void train_books(const Kernels& kernels, const ProductPoints& points, std::size_t iterations, std::uint64_t seed,
-                 float* books, std::size_t threads) {
+void train_books(const Kernels& kernels, const ProductPoints& points, std::size_t iterations,
+                 std::uint64_t seed, float* books, std::size_t threads) {
   for_ranges(points.parts, threads, 1, [&](std::size_t begin, std::size_t end) {
     for (std::size_t part = begin; part < end; ++part) {
       train_part(kernels, points, part, iterations, seed, books + part * points.words * points.part_dim());
@@ -97,12 +100,13 @@ void train_books(const Kernels& kernels, const ProductPoints& points, std::size_
   });
 }
 
-void encode_products(const Kernels& kernels, const ProductPoints& points, const float* books, std::uint8_t* codes,
-                     std::size_t threads) {
+void encode_products(const Kernels& kernels, const ProductPoints& points, const float* books,
+                     std::uint8_t* codes, std::size_t threads) {
   constexpr std::size_t kAtOnce = 1024;
   std::vector<PartWords> parts;
   for (std::size_t part = 0; part < points.parts; ++part) {
-    parts.emplace_back(points.absolute, points.part_dim()).set(books + part * points.words * points.part_dim(), points.words);
+    parts.emplace_back(points.absolute, points.part_dim())
+        .set(books + part * points.words * points.part_dim(), points.words);
   }
   for_ranges(points.n, threads, kAtOnce, [&](std::size_t begin, std::size_t end) {
     std::vector<std::uint8_t> best(kAtOnce);

@@ -19,12 +19,13 @@ struct ProductPoints {
   std::size_t part_dim() const { return dim / parts; }
 };
 
-// k-means for each part by itself, from seeds drawn among the points; words <= n. books[parts][words][part_dim].
-void train_books(const Kernels& kernels, const ProductPoints& points, std::size_t iterations, std::uint64_t seed,
-                 float* books, std::size_t threads);
+// k-means for each part by itself, from seeds drawn among the points; words <= n.
+// books[parts][words][part_dim].
+void train_books(const Kernels& kernels, const ProductPoints& points, std::size_t iterations,
+                 std::uint64_t seed, float* books, std::size_t threads);
 
 // codes[n][parts]: the nearest word of each part.
-void encode_products(const Kernels& kernels, const ProductPoints& points, const float* books, std::uint8_t* codes,
-                     std::size_t threads);
+void encode_products(const Kernels& kernels, const ProductPoints& points, const float* books,
+                     std::uint8_t* codes, std::size_t threads);
 
 }  // namespace iqdb

@@ -1,5 +1,5 @@
-// Compiled with -ffp-contract=off: the keys of product codes order candidates, so they must not depend on whether a
-// CPU fuses.
+// Compiled with -ffp-contract=off: the keys of product codes order candidates, so they must not depend on
+// whether a CPU fuses.
 #include "ivf_search.hpp"
 
 #include <algorithm>
@@ -20,17 +20,23 @@ constexpr std::size_t kAtOnce = 256;  // codes of a list whose sums are held at 
 constexpr std::size_t kLineBytes = 64;
 constexpr std::size_t kPrefetchedLines = 32;
 
-bool allowed(const std::uint8_t* mask, std::size_t row) { return ((mask[row >> 3] >> (row & 7)) & 1) != 0; }
+bool allowed(const std::uint8_t* mask, std::size_t row) {
+  return ((mask[row >> 3] >> (row & 7)) & 1) != 0;
+}
 
 void prefetch(const void* from, std::size_t bytes) {
-  for (std::size_t at = 0; at < bytes; at += kLineBytes) __builtin_prefetch(static_cast<const char*>(from) + at);
+  for (std::size_t at = 0; at < bytes; at += kLineBytes)
+    __builtin_prefetch(static_cast<const char*>(from) + at);
 }
 
 // A key above a number, so that unsigned order is the order of keys, then numbers.
 constexpr std::uint64_t pack(std::int32_t key, std::size_t number) {
-  return (std::uint64_t{static_cast<std::uint32_t>(key) ^ 0x80000000U} << 32) | static_cast<std::uint32_t>(number);
+  return (std::uint64_t{static_cast<std::uint32_t>(key) ^ 0x80000000U} << 32) |
+         static_cast<std::uint32_t>(number);
 }
-constexpr std::size_t number_of(std::uint64_t entry) { return static_cast<std::uint32_t>(entry); }
+constexpr std::size_t number_of(std::uint64_t entry) {
+  return static_cast<std::uint32_t>(entry);
+}
 
 // An integer whose order is that of the float's.
 std::int32_t ordered(float x) {
@@ -62,7 +68,8 @@ class Smallest {
   static constexpr std::size_t kSlack = 64;
 
   void shrink() {
-    std::nth_element(entries_.begin(), entries_.begin() + static_cast<std::ptrdiff_t>(size_ - 1), entries_.end());
+    std::nth_element(entries_.begin(), entries_.begin() + static_cast<std::ptrdiff_t>(size_ - 1),
+                     entries_.end());
     entries_.resize(size_);
     limit_ = static_cast<std::int32_t>(static_cast<std::uint32_t>(entries_.back() >> 32) ^ 0x80000000U);
   }
@@ -92,7 +99,8 @@ class Search {
         sum_(lists_.metric == Metric::kManhattan ? CodeSum::kAbsoluteDifference : CodeSum::kDot) {}
 
   ListDamage run() {
-    const std::size_t workers = std::clamp<std::size_t>(task_.n_queries / 4, 1, std::max<std::size_t>(task_.threads, 1));
+    const std::size_t workers =
+        std::clamp<std::size_t>(task_.n_queries / 4, 1, std::max<std::size_t>(task_.threads, 1));
     run_threads(workers, [this](std::size_t) {
       thread_local Scratch scratch;
       for (;;) {
@@ -119,14 +127,16 @@ class Search {
     std::size_t compared = 0;
     std::size_t probed = 0;
     std::size_t sorted = std::min(task_.n_probes, scratch.ranking.size());
-    for (; probed < scratch.ranking.size() && (probed < task_.n_probes || compared < task_.enough); ++probed) {
+    for (; probed < scratch.ranking.size() && (probed < task_.n_probes || compared < task_.enough);
+         ++probed) {
       if (probed == sorted) {  // more than planned: now their order matters too
         std::sort(scratch.ranking.begin() + static_cast<std::ptrdiff_t>(sorted), scratch.ranking.end());
         sorted = scratch.ranking.size();
       }
       if (probed + 1 < scratch.ranking.size()) prefetch_list(number_of(scratch.ranking[probed + 1]));
       const std::size_t list = number_of(scratch.ranking[probed]);
-      if (!(by_product ? scan_product(query, list, scratch, &compared) : scan_codes(list, offset, scratch, &compared))) {
+      if (!(by_product ? scan_product(query, list, scratch, &compared)
+                       : scan_codes(list, offset, scratch, &compared))) {
         return false;
       }
     }
@@ -136,20 +146,23 @@ class Search {
     return true;
   }
 
-  // scratch.ranking becomes all lists, the first n_probes of them the nearest in order; scratch.code the query's.
+  // scratch.ranking becomes all lists, the first n_probes of them the nearest in order; scratch.code the
+  // query's.
   void rank(const float* query, Scratch& scratch) {
     const std::size_t count = lists_.count();
     scratch.code.resize(lists_.stride());
     scratch.sums.resize(std::max(count, kAtOnce));
     scratch.ranking.resize(count);
-    // Lists of vectors of unit length are ranked by their distance from the query's direction, others by the metric.
+    // Lists of vectors of unit length are ranked by their distance from the query's direction, others by the
+    // metric.
     const bool by_product = lists_.metric == Metric::kDot && !lists_.model->unit_length;
     if (by_product) {
       encode_direction(*lists_.model, query, lists_.dim, scratch.code.data());
     } else {
       encode_query(*lists_.model, sum_ == CodeSum::kDot, query, lists_.dim, scratch.code.data());
     }
-    kernels_.code_scan(sum_, {lists_.centroid_codes, lists_.stride(), count, scratch.code.data(), scratch.sums.data()});
+    kernels_.code_scan(
+        sum_, {lists_.centroid_codes, lists_.stride(), count, scratch.code.data(), scratch.sums.data()});
     for (std::size_t list = 0; list < count; ++list) {
       const std::int32_t sum = scratch.sums[list];
       scratch.ranking[list] = pack(by_product ? -sum : key_of(sum, lists_.centroid_lengths[list]), list);
@@ -168,7 +181,8 @@ class Search {
     const std::size_t begin = lists_.offsets[list];
     const std::size_t bytes = lists_.product.codes != nullptr ? lists_.product.parts : lists_.stride();
     const std::uint8_t* const codes = lists_.product.codes != nullptr ? lists_.product.codes : lists_.codes;
-    prefetch(codes + begin * bytes, std::min((lists_.offsets[list + 1] - begin) * bytes, kPrefetchedLines * kLineBytes));
+    prefetch(codes + begin * bytes,
+             std::min((lists_.offsets[list + 1] - begin) * bytes, kPrefetchedLines * kLineBytes));
   }
 
   bool scan_codes(std::size_t list, std::int64_t offset, Scratch& scratch, std::size_t* compared) {
@@ -184,11 +198,11 @@ class Search {
       const bool every = scratch.places.empty() && task_.mask == nullptr;
       const std::size_t chosen = every ? count : scratch.places.size();
       if (every) {
-        kernels_.code_scan(sum_, {lists_.codes + begin * lists_.stride(), lists_.stride(), count, scratch.code.data(),
-                                  scratch.sums.data()});
+        kernels_.code_scan(sum_, {lists_.codes + begin * lists_.stride(), lists_.stride(), count,
+                                  scratch.code.data(), scratch.sums.data()});
       } else {
-        kernels_.code_sums(sum_, {lists_.codes, lists_.stride(), scratch.places.data(), chosen, scratch.code.data(),
-                                  scratch.sums.data()});
+        kernels_.code_sums(sum_, {lists_.codes, lists_.stride(), scratch.places.data(), chosen,
+                                  scratch.code.data(), scratch.sums.data()});
       }
       *compared += chosen;
       std::int32_t limit = scratch.nearest.limit();
@@ -211,7 +225,8 @@ class Search {
     for (std::size_t begin = lists_.offsets[list]; begin < lists_.offsets[list + 1]; begin += kAtOnce) {
       const std::size_t count = std::min<std::size_t>(kAtOnce, lists_.offsets[list + 1] - begin);
       if (!verified(ListPart::kProductCodes, begin * product.parts, count * product.parts) ||
-          (product.terms != nullptr && !verified(ListPart::kProductTerms, begin * sizeof(float), count * sizeof(float))) ||
+          (product.terms != nullptr &&
+           !verified(ListPart::kProductTerms, begin * sizeof(float), count * sizeof(float))) ||
           !choose(begin, count, scratch)) {
         return false;
       }
@@ -231,10 +246,12 @@ class Search {
   bool choose(std::size_t begin, std::size_t count, Scratch& scratch) {
     scratch.places.clear();
     if (task_.mask == nullptr) return true;
-    if (!verified(ListPart::kRows, begin * sizeof(std::uint32_t), count * sizeof(std::uint32_t))) return false;
+    if (!verified(ListPart::kRows, begin * sizeof(std::uint32_t), count * sizeof(std::uint32_t)))
+      return false;
     for (std::size_t place = begin; place < begin + count; ++place) {
       const std::size_t row = lists_.rows[place];
-      if (row < lists_.n && allowed(task_.mask, row)) scratch.places.push_back(static_cast<std::uint32_t>(place));
+      if (row < lists_.n && allowed(task_.mask, row))
+        scratch.places.push_back(static_cast<std::uint32_t>(place));
     }
     return true;
   }
@@ -249,13 +266,15 @@ class Search {
     }
     constexpr std::size_t kAhead = 4;
     const auto vector = [&](std::size_t j) { return task_.vectors + std::size_t{scratch.rows[j]} * dim; };
-    for (std::size_t j = 0; j < std::min(scratch.rows.size(), kAhead); ++j) prefetch(vector(j), dim * sizeof(float));
+    for (std::size_t j = 0; j < std::min(scratch.rows.size(), kAhead); ++j)
+      prefetch(vector(j), dim * sizeof(float));
     const double norm2 = kernels_.norm2(query, dim);
     TopK best(task_.k);
     for (std::size_t j = 0; j < scratch.rows.size(); ++j) {
       if (j + kAhead < scratch.rows.size()) prefetch(vector(j + kAhead), dim * sizeof(float));
       const auto row = static_cast<std::int64_t>(scratch.rows[j]);
-      if (!verified(ListPart::kVectors, scratch.rows[j] * dim * sizeof(float), dim * sizeof(float))) return false;
+      if (!verified(ListPart::kVectors, scratch.rows[j] * dim * sizeof(float), dim * sizeof(float)))
+        return false;
       const double distance = kernels_.canonical(lists_.metric, query, norm2, vector(j), dim);
       if (distance <= task_.max_distance) best.offer({distance, row, row});
     }
@@ -291,6 +310,8 @@ class Search {
 
 }  // namespace
 
-ListDamage search_lists(const Kernels& kernels, const ListSearch& search) { return Search(kernels, search).run(); }
+ListDamage search_lists(const Kernels& kernels, const ListSearch& search) {
+  return Search(kernels, search).run();
+}
 
 }  // namespace iqdb

@@ -1,8 +1,8 @@
-// k-nearest-neighbour search over inverted lists: rank the centroids, scan the nearest lists by codes, then score
-// the nearest candidates by their vectors.
+// k-nearest-neighbour search over inverted lists: rank the centroids, scan the nearest lists by codes, then
+// score the nearest candidates by their vectors.
 //
-// Nothing here trusts the arrays but the offsets, which are checked when they are opened: row numbers are compared
-// with the number of rows, and codes with the size of their table.
+// Nothing here trusts the arrays but the offsets, which are checked when they are opened: row numbers are
+// compared with the number of rows, and codes with the size of their table.
 #pragma once
 
 #include <array>
@@ -24,8 +24,8 @@ namespace iqdb {
 enum class ListPart : int { kNone, kCodes, kRows, kLengths, kNorms, kProductCodes, kProductTerms, kVectors };
 inline constexpr std::size_t kListParts = 8;
 
-// Product quantisation (Jegou et al., PAMI 33(1), 2011): the difference of a vector from its list's centroid is cut
-// into parts, and a byte says which word of the part's codebook stands for each.
+// Product quantisation (Jegou et al., PAMI 33(1), 2011): the difference of a vector from its list's centroid
+// is cut into parts, and a byte says which word of the part's codebook stands for each.
 struct ProductCodes {
   const std::uint8_t* codes = nullptr;  // [n][parts], in list order; null without
   const float* terms = nullptr;         // [n] |x|^2 of the coded vector, euclidean only
@@ -65,11 +65,11 @@ struct ListSearch {
   const std::uint8_t* mask;  // bits; null for every row
   double max_distance;
   std::size_t threads;
-  std::size_t width;           // slots of a query in the outputs, at least k
-  std::int64_t* out_rows;      // [n_queries][width]
-  double* out_distances;       // [n_queries][width]
-  std::int64_t* out_counts;    // [n_queries]
-  std::int64_t* out_visited;   // [n_queries][3] codes compared, vectors compared, lists probed
+  std::size_t width;          // slots of a query in the outputs, at least k
+  std::int64_t* out_rows;     // [n_queries][width]
+  double* out_distances;      // [n_queries][width]
+  std::int64_t* out_counts;   // [n_queries]
+  std::int64_t* out_visited;  // [n_queries][3] codes compared, vectors compared, lists probed
 };
 
 struct ListDamage {

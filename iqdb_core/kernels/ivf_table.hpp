@@ -14,8 +14,9 @@ inline constexpr std::size_t kCodePanelLanes = 16;
 
 // Up to kCodeTileRows codes against a panel of centroids, kDot or kAbsoluteDifference.
 //
-// For kDot a panel holds centroids less kCodeCentre, int8 in -63..63, and the key of a pair is terms[centroid] less
-// twice the sum of products; else it holds codes, and the key is the sum added to the term. See ClusterPanel.
+// For kDot a panel holds centroids less kCodeCentre, int8 in -63..63, and the key of a pair is
+// terms[centroid] less twice the sum of products; else it holds codes, and the key is the sum added to the
+// term. See ClusterPanel.
 struct CodeTileTask {
   const std::uint8_t* const* rows;  // [n_rows], padded with valid pointers to a multiple of 4
   std::size_t n_rows;
@@ -36,8 +37,9 @@ struct CodeScanTask {
   std::int32_t* sums;
 };
 
-// The nearest of up to kMaxWords words for each point, the first of equals: by squared differences, or by absolute ones.
-// Each word's key is summed up by itself in order of the components, so that all variants give the same floats.
+// The nearest of up to kMaxWords words for each point, the first of equals: by squared differences, or by
+// absolute ones. Each word's key is summed up by itself in order of the components, so that all variants give
+// the same floats.
 inline constexpr std::size_t kMaxWords = 256;
 
 struct WordTask {

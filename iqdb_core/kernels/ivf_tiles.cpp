@@ -1,4 +1,5 @@
-// Codes against codes at the speed of a matrix product, in integers, so that every variant gives the same keys.
+// Codes against codes at the speed of a matrix product, in integers, so that every variant gives the same
+// keys.
 //
 // A panel interleaves centroids in groups of bytes that one instruction sums up: four for products, eight for
 // absolute differences. A row's group is broadcast and meets a vector of centroids, so that sums need not be
@@ -28,7 +29,9 @@ IQDB_INLINE __m256i load_bytes(const std::uint8_t* p) {
 IQDB_INLINE __m256i load_ints(const std::int32_t* p) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
 }
-IQDB_INLINE void store_ints(std::int32_t* p, __m256i x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x); }
+IQDB_INLINE void store_ints(std::int32_t* p, __m256i x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x);
+}
 
 IQDB_INLINE __m256i broadcast4(const std::uint8_t* p) {
   std::int32_t x;
@@ -142,7 +145,8 @@ void tiles(const CodeTileTask& task) {
           std::int32_t* const where = lane_of[first + r] + 8 * j;
           const __m256i before = load_ints(least);
           const __m256i smaller = _mm256_cmpgt_epi32(before, keys[r][j]);
-          const __m256i number = _mm256_add_epi32(_mm256_set1_epi32(static_cast<std::int32_t>(lane + 8 * j)), ascending);
+          const __m256i number =
+              _mm256_add_epi32(_mm256_set1_epi32(static_cast<std::int32_t>(lane + 8 * j)), ascending);
           store_ints(least, _mm256_blendv_epi8(before, keys[r][j], smaller));
           store_ints(where, _mm256_blendv_epi8(load_ints(where), number, smaller));
         }
@@ -192,7 +196,8 @@ void scan_codes(const CodeScanTask& task) {
 #pragma GCC unroll 4
       for (std::size_t r = 0; r < 4; ++r) sums[r] = term.add(sums[r], code + r * stride + i, q);
     }
-    const __m256i pairs = _mm256_hadd_epi32(_mm256_hadd_epi32(sums[0], sums[1]), _mm256_hadd_epi32(sums[2], sums[3]));
+    const __m256i pairs =
+        _mm256_hadd_epi32(_mm256_hadd_epi32(sums[0], sums[1]), _mm256_hadd_epi32(sums[2], sums[3]));
     const __m128i total = _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(task.sums + n), total);
   }
@@ -212,7 +217,9 @@ void scan_codes(const CodeScanTask& task) {
 struct Products {
   static constexpr std::size_t kLanes = 16;
   static constexpr std::size_t kGroup = 4;
-  IQDB_INLINE static std::int32_t term(std::uint8_t x, std::uint8_t c) { return x * static_cast<std::int8_t>(c); }
+  IQDB_INLINE static std::int32_t term(std::uint8_t x, std::uint8_t c) {
+    return x * static_cast<std::int8_t>(c);
+  }
   IQDB_INLINE static std::int32_t key(std::int32_t term, std::int32_t sum) { return term - 2 * sum; }
 };
 

@@ -107,7 +107,8 @@ class Trainer {
       for (std::size_t i = 0; i < rows_.stride; ++i) {
         const std::size_t at = c * rows_.stride + i;
         // Without an iteration or a row the seed itself.
-        means[at] = size_of(c) == 0 ? static_cast<double>(codes_[at]) : static_cast<double>(sums_[at]) / static_cast<double>(size_of(c));
+        means[at] = size_of(c) == 0 ? static_cast<double>(codes_[at])
+                                    : static_cast<double>(sums_[at]) / static_cast<double>(size_of(c));
       }
     }
     return means;
@@ -141,13 +142,15 @@ class Trainer {
         kernels_.code_scan(rows_.sum, {sample.data() + begin * rows_.stride, rows_.stride, end - begin, code,
                                        sums.data() + begin});
         for (std::size_t i = begin; i < end; ++i) {
-          const std::int64_t distance = rows_.sum == CodeSum::kDot
-                                            ? std::int64_t{lengths[i]} + lengths[next] - 2 * std::int64_t{sums[i]}
-                                            : std::int64_t{sums[i]};
+          const std::int64_t distance =
+              rows_.sum == CodeSum::kDot
+                  ? std::int64_t{lengths[i]} + lengths[next] - 2 * std::int64_t{sums[i]}
+                  : std::int64_t{sums[i]};
           nearest[i] = std::min(nearest[i], distance);
         }
       });
-      const auto total = static_cast<std::uint64_t>(std::accumulate(nearest.begin(), nearest.end(), std::int64_t{0}));
+      const auto total =
+          static_cast<std::uint64_t>(std::accumulate(nearest.begin(), nearest.end(), std::int64_t{0}));
       next = 0;
       if (total == 0) {  // only copies of the seeds are left
         while (taken[next]) ++next;
@@ -174,7 +177,8 @@ class Trainer {
     for (const std::uint32_t cluster : assigned_) ++starts_[cluster + 1];
     std::partial_sum(starts_.begin(), starts_.end(), starts_.begin());
     std::vector<std::size_t> next(starts_.begin(), starts_.end() - 1);
-    for (std::size_t row = 0; row < rows_.n; ++row) order_[next[assigned_[row]]++] = static_cast<std::uint32_t>(row);
+    for (std::size_t row = 0; row < rows_.n; ++row)
+      order_[next[assigned_[row]]++] = static_cast<std::uint32_t>(row);
   }
 
   // Gives each empty cluster the row farthest from its own centroid, whose cluster keeps another row.
@@ -224,7 +228,8 @@ class Trainer {
           for (std::size_t j = 0; j < rows_.stride; ++j) sum[j] += code[j];
         }
         for (std::size_t j = 0; j < rows_.stride; ++j) {
-          codes_[c * rows_.stride + j] = static_cast<std::uint8_t>((2 * std::uint64_t{sum[j]} + count) / (2 * count));
+          codes_[c * rows_.stride + j] =
+              static_cast<std::uint8_t>((2 * std::uint64_t{sum[j]} + count) / (2 * count));
         }
       }
     });
@@ -234,8 +239,8 @@ class Trainer {
   const ClusterTraining& task_;
   const ClusterCodes& rows_;
   std::size_t n_clusters_;
-  std::vector<std::uint8_t> codes_;   // the centroids, rounded
-  std::vector<std::uint32_t> sums_;   // of the codes in each cluster; n < 2^24 rows of codes below 256
+  std::vector<std::uint8_t> codes_;  // the centroids, rounded
+  std::vector<std::uint32_t> sums_;  // of the codes in each cluster; n < 2^24 rows of codes below 256
   std::vector<std::uint32_t> assigned_;
   std::vector<std::uint32_t> before_;
   std::vector<std::int32_t> keys_;
@@ -249,7 +254,8 @@ std::vector<double> train_clusters(const Kernels& kernels, const ClusterTraining
   return Trainer(kernels, training).run();
 }
 
-void decode_centroids(const CodeModel& model, const double* means, std::size_t n, std::size_t dim, float* centroids) {
+void decode_centroids(const CodeModel& model, const double* means, std::size_t n, std::size_t dim,
+                      float* centroids) {
   for (std::size_t c = 0; c < n; ++c) {
     for (std::size_t j = 0; j < dim; ++j) {
       const double offset = (means[c * code_stride(dim) + j] - kCodeCentre) / model.scale;
@@ -267,7 +273,8 @@ void encode_centroids(const CodeModel& model, const float* centroids, std::size_
     std::uint8_t* const code = codes + c * stride;
     for (std::size_t j = 0; j < dim; ++j) {
       const double value = (double{centroids[c * dim + j]} - double{model.mean[j]}) * model.scale;
-      const double limited = value >= -kCodeReach ? std::min<double>(value, kCodeReach) : -kCodeReach;  // NaN too
+      const double limited =
+          value >= -kCodeReach ? std::min<double>(value, kCodeReach) : -kCodeReach;  // NaN too
       code[j] = static_cast<std::uint8_t>(static_cast<int>((limited + kMagic) - kMagic) + kCodeCentre);
     }
     std::fill(code + dim, code + stride, static_cast<std::uint8_t>(kCodeCentre));

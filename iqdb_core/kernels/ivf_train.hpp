@@ -1,7 +1,7 @@
 // k-means over codes, and the assignment of codes to the nearest centroid.
 //
-// All comparisons are of integers and all means are quotients of integer sums: the result does not depend on the
-// number of threads nor on the CPU.
+// All comparisons are of integers and all means are quotients of integer sums: the result does not depend on
+// the number of threads nor on the CPU.
 #pragma once
 
 #include <cstddef>
@@ -33,17 +33,20 @@ struct ClusterTraining {
   std::size_t threads;
 };
 
-// Trains centroids: k-means++ on a part of the rows (Arthur and Vassilvitskii, SODA 2007), then Lloyd's iterations. A
-// cluster that is left empty starts again from the row that is farthest from its own centroid. Under absolute
-// differences too a centroid is the mean of its rows, though their medians would be nearer to them.
+// Trains centroids: k-means++ on a part of the rows (Arthur and Vassilvitskii, SODA 2007), then Lloyd's
+// iterations. A cluster that is left empty starts again from the row that is farthest from its own centroid.
+// Under absolute differences too a centroid is the mean of its rows, though their medians would be nearer to
+// them.
 //
 // Returns means in code units, float64[n_clusters][stride].
 std::vector<double> train_clusters(const Kernels& kernels, const ClusterTraining& training);
 
 // Centroids as components, from means in code units. centroids[n][dim].
-void decode_centroids(const CodeModel& model, const double* means, std::size_t n, std::size_t dim, float* centroids);
+void decode_centroids(const CodeModel& model, const double* means, std::size_t n, std::size_t dim,
+                      float* centroids);
 
-// Centroids as codes, from components; unlike a row of unit length a centroid is not scaled. codes[n][stride].
+// Centroids as codes, from components; unlike a row of unit length a centroid is not scaled.
+// codes[n][stride].
 void encode_centroids(const CodeModel& model, const float* centroids, std::size_t n, std::size_t dim,
                       std::uint8_t* codes);
 

@@ -1,8 +1,8 @@
 // The kernels that exist once per instruction set, as a table of function pointers.
 //
-// Everything in this table but `canonical`, `norm2`, sums of codes and what concerns words is only a filter: its f32 sums may differ
-// between variants in their last bits. bounds.hpp says by how much, and search.cpp re-scores with
-// `canonical` whatever the filter cannot exclude, so that results never depend on the variant.
+// Everything in this table but `canonical`, `norm2`, sums of codes and what concerns words is only a filter:
+// its f32 sums may differ between variants in their last bits. bounds.hpp says by how much, and search.cpp
+// re-scores with `canonical` whatever the filter cannot exclude, so that results never depend on the variant.
 #pragma once
 
 #include <cstddef>

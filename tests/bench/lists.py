@@ -2,8 +2,8 @@
 
     python tests/bench/lists.py --vectors wordnet.npy --queries wordnet-queries.npy [--clusters 1360]
 
-Queries are asked one a call. Each library is swept over its probes, and speeds are compared at the recall that
-is asked for, interpolated between the neighbours on its curve. Rounds alternate between the libraries.
+Queries are asked one a call. Each library is swept over its probes, and speeds are compared at the recall
+that is asked for, interpolated between the neighbours on its curve. Rounds alternate between the libraries.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import faiss
@@ -84,7 +85,7 @@ def theirs(index: faiss.Index, base: faiss.Index, vectors: np.ndarray, queries: 
 def speed_at(points: list[tuple[float, float]], recall: float) -> float:
     """Queries a second at a recall, between the two settings around it; 0 when it is never reached."""
     points = sorted(points)
-    for (low, slow), (high, fast) in zip(points, points[1:], strict=False):
+    for (low, slow), (high, fast) in pairwise(points):
         if low <= recall <= high and high > low:
             return slow + (fast - slow) * (recall - low) / (high - low)
     return 0.0
@@ -92,7 +93,9 @@ def speed_at(points: list[tuple[float, float]], recall: float) -> float:
 
 def main() -> None:
     """Parse the arguments, run, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--vectors", type=Path, required=True, help=".npy, f32[n][dim]; scaled to length 1")
     parser.add_argument("--queries", type=Path, required=True, help=".npy, f32[q][dim]")
     parser.add_argument("--clusters", type=int, default=1360)
@@ -106,7 +109,9 @@ def main() -> None:
     if options.rows:
         vectors = vectors[:: max(1, len(vectors) // options.rows)][: options.rows]
     vectors = np.ascontiguousarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
-    queries = queries[: options.n_queries] / np.linalg.norm(queries[: options.n_queries], axis=1, keepdims=True)
+    queries = queries[: options.n_queries] / np.linalg.norm(
+        queries[: options.n_queries], axis=1, keepdims=True
+    )
     n, dim = vectors.shape
 
     sample = np.ascontiguousarray(vectors[:: max(1, n // options.sample)][: options.sample])
@@ -120,13 +125,16 @@ def main() -> None:
             seconds[-1].append(time.perf_counter() - start)
     ratio = statistics.median(b / a for a, b in seconds)
     medians = [statistics.median(column) for column in zip(*seconds, strict=True)]
-    print(f"training {len(sample)} x {dim}, {options.clusters} lists: ours {medians[0]:.2f} s, "
-          f"faiss {medians[1]:.2f} s, {ratio:.2f} times as fast", flush=True)
+    print(
+        f"training {len(sample)} x {dim}, {options.clusters} lists: ours {medians[0]:.2f} s, "
+        f"faiss {medians[1]:.2f} s, {ratio:.2f} times as fast",
+        flush=True,
+    )
 
     truth = faiss.knn(queries, vectors, K)[1]
     flat = faiss.IndexIVFFlat(faiss.IndexFlatL2(dim), dim, options.clusters)
     fast = faiss.IndexIVFPQFastScan(faiss.IndexFlatL2(dim), dim, options.clusters, dim // 4, 4)
-    refined = faiss.IndexRefineFlat(fast, faiss.IndexFlatL2(dim))
+    refined = faiss.IndexRefineFlat(fast)
     refined.k_factor = 4
     asks: dict[str, Ask] = {}
     for name, make in (
@@ -156,12 +164,12 @@ def main() -> None:
         print(f"{name}: {row}")
     for name, curves in points.items():
         speeds = [speed_at(curve, options.recall) for curve in curves]
-        ratios = [
-            f"{statistics.median(a / b for a, b in zip(speeds, (speed_at(c, options.recall) for c in points[other]), strict=True) if b):.2f} times {other}"
-            for other in points
-            if other.startswith("faiss") and any(speed_at(c, options.recall) for c in points[other])
-        ]
-        print(f"{name} at recall {options.recall}: {statistics.median(speeds):,.0f} q/s; " + ", ".join(ratios))
+        print(f"{name} at recall {options.recall}: {statistics.median(speeds):,.0f} q/s")
+        for other in points:
+            rates = [speed_at(curve, options.recall) for curve in points[other]]
+            if other != name and all(rates):
+                ratio = statistics.median(a / b for a, b in zip(speeds, rates, strict=True))
+                print(f"  {ratio:.2f} times {other}")
 
 
 if __name__ == "__main__":

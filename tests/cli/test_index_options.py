@@ -10,7 +10,6 @@ import pytest
 
 from iqdb_cli.index_options import IndexChoice, IndexOptions, describe
 from iqdb_core import FlatConfig, HnswConfig, Iqdb, IvfConfig
-from iqdb_core.index import SUPPORTED_INDEX_KINDS
 
 
 def stored_index(path: Path) -> dict[str, Any]:
@@ -103,16 +102,6 @@ def test_options_of_another_kind_are_wrong_usage_and_create_nothing(
         assert (outcome.status, outcome.stdout) == (2, b"")
         assert message in outcome.stderr
         assert not (tmp_path / "new.iqdb").exists()
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [kind for kind in IndexChoice if kind.value not in {known.value for known in SUPPORTED_INDEX_KINDS}],
-)
-def test_a_kind_that_cannot_be_built_is_refused_by_its_name(iqdb: Any, tmp_path: Path, kind: Any) -> None:
-    outcome = iqdb("create", tmp_path / "new.iqdb", "--dim", "8", "--index", kind.value)
-    assert outcome.status == 2
-    assert f"index is '{kind.value}', expected a kind that this release builds" in outcome.stderr
 
 
 def test_settings_of_lists_are_taken_together() -> None:

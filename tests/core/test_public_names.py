@@ -40,7 +40,10 @@ def test_the_public_names_are_these() -> None:
         "MetadataColumns",
         "MetadataValue",
         "OptimizeReport",
+        "RecallPoint",
+        "RecallReport",
         "RecordBatch",
+        "SearchExplanation",
         "VectorId",
     ]
 

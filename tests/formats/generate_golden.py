@@ -18,9 +18,14 @@ from independent_checksums import crc32c, xxh64
 from independent_log import replay
 from independent_reader import Record, Value, digest, read_snapshot
 
+from iqdb_core.config import IqdbConfig
+from iqdb_core.index import index_class
+from iqdb_core.indexing import SnapshotVectors
 from iqdb_core.records import Ids, MetadataColumns, RecordBatch
 from iqdb_core.storage import frames, layout
+from iqdb_core.storage.snapshot import Snapshot
 from iqdb_core.storage.snapshot_writer import SnapshotWriter
+from iqdb_core.types import IndexKind
 
 GOLDEN = Path(__file__).parents[2] / "formats" / "golden"
 LONG_STRING = 1000
@@ -41,17 +46,22 @@ def snapshot_bytes(case: Case, rows: list[Row]) -> bytes:
     config = {
         "compression": case.compression,
         "dim": case.width,
-        "index": {"kind": "flat"},
+        "index": case.index or {"kind": "flat"},
         "metric": case.metric,
         "provenance": case.provenance,
     }
     out = bytearray()
     with SnapshotWriter(out, config, case.database_id) as writer:
         writer.append(batch(rows, case.width))
-        if case.derived:
-            writer.add_index_section(case.derived, np.arange(6, dtype=np.int32).reshape(2, 3))
         writer.finish()
-    return with_features(bytes(out), *case.features)
+        if case.derived:
+            writer.add_index({case.derived: np.arange(6, dtype=np.int32).reshape(2, 3)})
+        if case.index:
+            vectors = SnapshotVectors(Snapshot.from_buffer(bytes(out)), threads=1)
+            kind = index_class(IndexKind(case.index["kind"]))
+            writer.add_index(kind.build(IqdbConfig.from_dict(config), vectors, threads=1))
+        image = bytes(writer.memory)
+    return with_features(image, *case.features)
 
 
 def with_features(data: bytes, compat: int, ro_compat: int) -> bytes:

@@ -33,6 +33,7 @@ class Case:
         compression, metric, provenance: of the configuration.
         features: bits of feature_compat and feature_ro_compat, set behind the writer's back.
         derived: a derived section of this name that no reader knows.
+        index: the index configuration, as it is stored; its sections are built.
         ending: what is done to the log at the end, a key of generate_golden.ENDINGS.
         shown: the rows that are written to the JSON file; None is all.
     """
@@ -46,6 +47,7 @@ class Case:
     provenance: dict[str, str] = field(default_factory=dict)
     features: tuple[int, int] = (0, 0)
     derived: str = ""
+    index: dict[str, Any] = field(default_factory=dict)
     ending: str = ""
     shown: list[int] | None = None
     dim: int = 0
@@ -189,6 +191,9 @@ UPSERT: Operation = (
     [(20, [2.0, 2.0], {"word": "twenty"}), (5, [5.0, 5.0], None), (40, [4.0, 0.0], {})],
 )
 
+UPSERT_WORD: Operation = ("upsert", [("new", [0.5, 0.25, 1.0], None)])
+HNSW = {"ef_construction": 50, "ef_search": 20, "filter_widen": 4, "kind": "hnsw", "m": 4, "seed": 7}
+
 CASES = [
     Case("empty", "No records.", [], dim=4),
     Case("metric-cosine", "Integer ids that ascend, so there is no ids.order.", plain(3)),
@@ -240,6 +245,10 @@ CASES = [
     Case(
         "derived-section", "A derived section that nobody knows is ignored.", plain(3), derived="future.graph"
     ),
+    Case("hnsw-cosine", "A graph over codes.", words(60, 5), index=HNSW, shown=[0, 59]),
+    Case("hnsw-dot", "With the norms of the rows.", words(40, 40), metric="dot", index=HNSW, shown=[0, 39]),
+    Case("hnsw-manhattan", "With a log.", words(30, 3), [UPSERT_WORD], metric="manhattan", index=HNSW),
+    Case("hnsw-hamming", "No codes, so no sections.", plain(5), metric="hamming", index=HNSW),
     Case("feature-compat", "An unknown bit of feature_compat is ignored.", plain(2), features=(1 << 40, 0)),
     Case(
         "feature-ro-compat",

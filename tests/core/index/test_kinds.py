@@ -33,7 +33,12 @@ KINDS: dict[str, Any] = {
     "ivf-pq": IvfConfig(n_clusters=64, n_probes=16, use_pq=True),
 }
 # Settings at which a search is close to exact, and at which it is not.
-WIDE: dict[str, dict[str, int]] = {"flat": {}, "hnsw": {"ef": 100}, "ivf": {"n_probes": 40}, "ivf-pq": {"n_probes": 40}}
+WIDE: dict[str, dict[str, int]] = {
+    "flat": {},
+    "hnsw": {"ef": 100},
+    "ivf": {"n_probes": 40},
+    "ivf-pq": {"n_probes": 40},
+}
 NARROW: dict[str, dict[str, int]] = {"hnsw": {"ef": 10}, "ivf": {"n_probes": 1}, "ivf-pq": {"n_probes": 1}}
 KINDS_AND_METRICS = [
     (kind, metric)
@@ -233,3 +238,14 @@ def test_half_of_the_rows_may_come_and_go_in_many_small_steps(kind: str) -> None
         fresh.upsert_many(range(1500, 4500), vectors[1500:4500])
         fresh.flush()
         assert recall(db, queries, **options) >= recall(fresh, queries, **options) - 0.01
+
+
+def test_groups_of_equal_vectors_hide_no_record(kind: str) -> None:
+    groups = np.repeat(np.eye(16, dtype=np.float32), 250, axis=0)
+    with open_database(kind) as db:
+        db.upsert_many(range(len(groups)), groups)
+        db.flush()
+        for number in range(16):
+            options = {"ef": 30} if kind == "hnsw" else {}
+            hits = db.search(groups[250 * number], 10, **options)
+            assert [hit.id for hit in hits] == list(range(250 * number, 250 * number + 10))

@@ -74,7 +74,9 @@ def keys_of(model: np.ndarray, centroids: np.ndarray, codes: np.ndarray, metric:
     return (np.abs(differences) if metric == MANHATTAN else differences**2).sum(axis=2)
 
 
-def train(coded: Coded, dim: int, metric: int, clusters: int, *, iterations: int = 10, threads: int = 1) -> Any:
+def train(
+    coded: Coded, dim: int, metric: int, clusters: int, *, iterations: int = 10, threads: int = 1
+) -> Any:
     centroids = np.empty((clusters, dim), np.float32)
     _kernels.train_clusters(coded.model, coded.codes, metric, iterations, 7, centroids, threads)
     return centroids
@@ -87,7 +89,9 @@ def assign(coded: Coded, centroids: np.ndarray, metric: int, threads: int = 1) -
 
 
 @pytest.mark.parametrize("metric", [COSINE, DOT, EUCLIDEAN, MANHATTAN])
-@pytest.mark.parametrize(("n", "dim", "clusters"), [(1, 1, 1), (65, 5, 15), (130, 32, 16), (200, 33, 17), (70, 100, 50)])
+@pytest.mark.parametrize(
+    ("n", "dim", "clusters"), [(1, 1, 1), (65, 5, 15), (130, 32, 16), (200, 33, 17), (70, 100, 50)]
+)
 def test_every_row_goes_to_the_first_of_the_nearest_centroids(
     metric: int, n: int, dim: int, clusters: int
 ) -> None:
@@ -369,7 +373,8 @@ def test_row_numbers_out_of_range_are_passed_over() -> None:
 
 
 @pytest.mark.parametrize(
-    "offsets", [[0, 400, 300, 500], [1, 200, 300, 500], [0, 200, 300, 499], [0, 200, 300, 2**64 - 1], [0, 500]]
+    "offsets",
+    [[0, 400, 300, 500], [1, 200, 300, 500], [0, 200, 300, 499], [0, 200, 300, 2**64 - 1], [0, 500]],
 )
 def test_offsets_that_do_not_ascend_over_all_rows_are_refused(offsets: list[int]) -> None:
     vectors = clustered(500, 8)
