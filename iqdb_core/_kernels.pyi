@@ -252,7 +252,8 @@ class StoredLists:
             lengths: int32[n], in list order.
             norms: float32[n], in list order, for the inner product.
             books: float32[parts * words, dim / parts]: words of each part, at most 256.
-            product_codes: uint8[n, parts], in list order.
+            product_codes: uint8[n, parts], in list order; with at most 16 words uint8[blocks, ceil(parts / 2) * 32]:
+                each list padded to blocks of 32 rows, in which 32 bytes hold two parts of every row.
             product_terms: float32[n], in list order, for the euclidean distance.
             row_blocks: (crcs, verified, prefix) of the rows; None: not checked. Likewise the others.
         """

@@ -8,7 +8,7 @@ import numpy as np
 
 from iqdb_core import _kernels
 from iqdb_core.index import ivf
-from iqdb_core.index.ivf_product import ProductQuantiser
+from iqdb_core.index.ivf_product import HALF_WORDS, ProductQuantiser, pack_halves, unpack_halves
 from iqdb_core.types import DistanceMetric
 
 if TYPE_CHECKING:
@@ -115,6 +115,8 @@ class ListBuilder:
             arrays[name] = column[order]
         if self._product is not None:
             arrays[ivf.PQ_BOOKS] = self._product.books
+            if self._product.words <= HALF_WORDS:
+                arrays[ivf.PQ_CODES] = pack_halves(arrays[ivf.PQ_CODES], offsets)
         return arrays
 
     def _add(self, vectors: VectorReader, rows: NDArray[Any], threads: int) -> None:
@@ -144,7 +146,10 @@ class ListBuilder:
         lists_of_places = np.repeat(np.arange(len(offsets) - 1, dtype=np.uint32), np.diff(offsets))
         self._assigned[kept] = lists_of_places[places]
         for name, column in self._columns.items():
-            column[kept] = np.asarray(lists.whole(name))[places]
+            stored = np.asarray(lists.whole(name))
+            if name == ivf.PQ_CODES and self._product is not None and self._product.words <= HALF_WORDS:
+                stored = unpack_halves(stored, offsets, self._product.parts)
+            column[kept] = stored[places]
 
 
 class StoredVectors:

@@ -260,18 +260,32 @@ class StoredLists {
     if (lists_.metric == Metric::kCosine) throw nb::value_error("cosine has no product codes");
     if (!books_.is_there()) throw nb::value_error("books are needed for product codes");
     const Buffer<const std::uint8_t>& codes = product_codes_.items();
-    if (codes.ndim() != 2 || codes.shape(0) != lists_.n || codes.shape(1) == 0 ||
-        lists_.dim % codes.shape(1) != 0) {
-      codes.fail("must have a row for every place and a number of columns that divides the components");
-    }
     const Buffer<const float>& books = books_.items();
-    const std::size_t part_dim = lists_.dim / codes.shape(1);
-    if (books.ndim() != 2 || books.shape(1) != part_dim || books.shape(0) == 0 ||
-        books.shape(0) % codes.shape(1) != 0 || books.shape(0) / codes.shape(1) > kMaxWords) {
-      books.fail("must have up to 256 words for every part");
+    if (books.ndim() != 2 || books.shape(0) == 0 || books.shape(1) == 0 || lists_.dim % books.shape(1) != 0) {
+      books.fail("must be a 2-D buffer with a number of columns that divides the components");
     }
-    words_.emplace(books.data(), codes.shape(1), books.shape(0) / codes.shape(1), part_dim);
-    lists_.product = {codes.data(), nullptr, codes.shape(1), &*words_};
+    const std::size_t parts = lists_.dim / books.shape(1);
+    const std::size_t words = books.shape(0) / parts;
+    if (words == 0 || words > kMaxWords || words * parts != books.shape(0)) {
+      books.fail("must have 1 to 256 words for every part");
+    }
+    words_.emplace(books.data(), parts, words, books.shape(1));
+    lists_.product = {codes.data(), nullptr, parts, &*words_, {}};
+    std::size_t columns = parts;
+    std::size_t rows = lists_.n;
+    if (words_->halves) {
+      blocks_.assign(1, 0);
+      for (std::size_t list = 0; list < lists_.count(); ++list) {
+        const std::size_t size = lists_.offsets[list + 1] - lists_.offsets[list];
+        blocks_.push_back(blocks_.back() + (size + kHalfRows - 1) / kHalfRows);
+      }
+      lists_.product.blocks = blocks_;
+      columns = lists_.product.pairs() * kHalfRows;
+      rows = blocks_.back();
+    }
+    if (codes.ndim() != 2 || codes.shape(0) != rows || codes.shape(1) != columns) {
+      codes.fail("must have a row for every place, or for every block of half-byte codes");
+    }
     if (lists_.metric != Metric::kEuclidean) return;
     if (!product_terms_.is_there())
       throw nb::value_error("product_terms are needed for the euclidean distance");
@@ -289,6 +303,7 @@ class StoredLists {
   ListArray<std::uint8_t> product_codes_;
   ListArray<float> product_terms_;
   std::optional<ProductWords> words_;
+  std::vector<std::size_t> blocks_;
   std::vector<std::uint8_t> centroid_codes_;
   std::vector<std::int32_t> centroid_lengths_;
   Lists lists_{};
@@ -353,7 +368,8 @@ Args:
     lengths: int32[n], in list order.
     norms: float32[n], in list order, for the inner product.
     books: float32[parts * words, dim / parts]: words of each part, at most 256.
-    product_codes: uint8[n, parts], in list order.
+    product_codes: uint8[n, parts], in list order; with at most 16 words uint8[blocks, ceil(parts / 2) * 32]:
+        each list padded to blocks of 32 rows, in which 32 bytes hold two parts of every row.
     product_terms: float32[n], in list order, for the euclidean distance.
     row_blocks: (crcs, verified, prefix) of the rows; None: not checked. Likewise the others.)")
       .def("search", &StoredLists::search, "vectors"_a, "queries"_a, "k"_a, "n_probes"_a, "enough"_a,

@@ -9,7 +9,9 @@
 namespace iqdb {
 namespace {
 
-constexpr double kTableTop = 65'000.0;  // leaves room for rounding
+// These leave room for rounding.
+constexpr double kTableTop = 65'000.0;
+constexpr double kHalfTop = 254.9;
 constexpr double kKeyLimit = 2'147'483'000.0;
 constexpr double kPointLimit = 1e30;
 
@@ -23,7 +25,9 @@ double unit_of(const float* x, std::size_t n) {
 }  // namespace
 
 ProductWords::ProductWords(const float* books, std::size_t parts, std::size_t words, std::size_t part_dim)
-    : items(parts * part_dim * kMaxWords), unit(unit_of(books, parts * words * part_dim)), reach(0.0) {
+    : lanes((words + kWordLanes - 1) / kWordLanes * kWordLanes),
+      halves(words <= kHalfWords),
+      items(parts * part_dim * kMaxWords), unit(unit_of(books, parts * words * part_dim)), reach(0.0) {
   for (std::size_t part = 0; part < parts; ++part) {
     for (std::size_t word = 0; word < kMaxWords; ++word) {
       const float* const x = books + (part * words + (word < words ? word : 0)) * part_dim;
@@ -79,15 +83,27 @@ void ProductTable::tabulate(const Kernels& kernels, const Lists& lists, bool abs
   highs_.resize(parts);
   table_.resize(parts * kMaxWords);
   kernels.word_values(absolute, {point_.data(), parts, lists.dim / parts, lists.product.words->items.data(),
-                                 values_.data(), lows_.data(), highs_.data()});
+                                 lists.product.words->lanes, values_.data(), lows_.data(), highs_.data()});
   base_ = 0.0;
   const bool measured = widest == 0.0;
   for (std::size_t part = 0; part < parts; ++part) {
     base_ += double{lows_[part]};
     if (measured) widest = std::max(widest, double{highs_[part]} - double{lows_[part]});
   }
-  steps_ = widest > 1e-30 && widest < 1e30 ? kTableTop / widest : 1.0;
-  kernels.word_steps({values_.data(), lows_.data(), parts, static_cast<float>(steps_), table_.data()});
+  const bool in_halves = lists.product.words->halves;
+  const std::size_t padded = parts + parts % 2;
+  const double top = in_halves ? std::min(kHalfTop, kTableTop / static_cast<double>(padded)) : kTableTop;
+  steps_ = widest > 1e-30 && widest < 1e30 ? top / widest : 1.0;
+  kernels.word_steps({values_.data(), lows_.data(), parts, lists.product.words->lanes, static_cast<float>(steps_),
+                      table_.data()});
+  if (!in_halves) return;
+  halves_.assign(padded * kHalfWords, 0);
+  for (std::size_t part = 0; part < parts; ++part) {
+    for (std::size_t word = 0; word < kHalfWords; ++word) {
+      const std::uint16_t steps = table_[part * kMaxWords + word];
+      halves_[part * kHalfWords + word] = static_cast<std::uint8_t>(std::min<std::uint16_t>(steps, 255));
+    }
+  }
 }
 
 std::int32_t ProductTable::key(const Lists& lists, std::size_t place) const {
@@ -100,8 +116,12 @@ std::int32_t ProductTable::key(const Lists& lists, std::size_t place) const {
     for (std::size_t i = 0; i < 4; ++i) sums[i] += table[i * kMaxWords + code[part + i]];
   }
   for (; part < product.parts; ++part, table += kMaxWords) sums[0] += table[code[part]];
-  double key = start_ + static_cast<double>(sums[0] + sums[1] + sums[2] + sums[3]);
-  if (product.terms != nullptr) key += double{product.terms[place]} * per_unit_;
+  return key(lists, place, sums[0] + sums[1] + sums[2] + sums[3]);
+}
+
+std::int32_t ProductTable::key(const Lists& lists, std::size_t place, std::uint32_t sum) const {
+  double key = start_ + static_cast<double>(sum);
+  if (lists.product.terms != nullptr) key += double{lists.product.terms[place]} * per_unit_;
   return static_cast<std::int32_t>(key >= -kKeyLimit ? std::min(key, kKeyLimit) : -kKeyLimit);
 }
 

@@ -17,6 +17,8 @@ struct ProductWords {
   // word.
   ProductWords(const float* books, std::size_t parts, std::size_t words, std::size_t part_dim);
 
+  std::size_t lanes;         // of items that matter, a multiple of kWordLanes
+  bool halves;               // few enough words for half-byte codes
   std::vector<float> items;  // [parts][part_dim][kMaxWords], words over `unit`
   double unit;               // a power of two
   double reach;              // the greatest sum of absolute values of a word over `unit`
@@ -31,6 +33,10 @@ class ProductTable {
   void aim(const Kernels& kernels, const Lists& lists, const float* query, std::size_t list);
   // The key of a row by its place; it grows with the distance.
   std::int32_t key(const Lists& lists, std::size_t place) const;
+  // The same where the sum over the parts is known.
+  std::int32_t key(const Lists& lists, std::size_t place, std::uint32_t sum) const;
+  // The table for half-byte codes, [parts, rounded up to even][kHalfWords].
+  const std::uint8_t* halves() const { return halves_.data(); }
 
  private:
   void tabulate(const Kernels& kernels, const Lists& lists, bool absolute, double widest);
@@ -40,6 +46,7 @@ class ProductTable {
   std::vector<float> lows_;
   std::vector<float> highs_;
   std::vector<std::uint16_t> table_;  // [parts][kMaxWords]
+  std::vector<std::uint8_t> halves_;
   double steps_ = 1.0;                // steps of the table in one of its values
   double per_unit_ = 1.0;             // and in one unit of the distance
   double base_ = 0.0;                 // the sum of what the table leaves out

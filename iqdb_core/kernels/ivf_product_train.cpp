@@ -20,6 +20,7 @@ class PartWords {
       : absolute_(absolute), dim_(dim), words_(dim * kMaxWords), terms_(kMaxWords) {}
 
   void set(const float* book, std::size_t count) {
+    lanes_ = (count + kWordLanes - 1) / kWordLanes * kWordLanes;
     std::fill(terms_.begin(), terms_.end(), std::numeric_limits<float>::infinity());
     for (std::size_t word = 0; word < count; ++word) {
       float term = 0.0f;
@@ -33,12 +34,13 @@ class PartWords {
   }
   void nearest(const Kernels& kernels, const float* points, std::size_t n, std::uint8_t* best,
                float* keys) const {
-    kernels.nearest_words(absolute_, {points, n, dim_, words_.data(), terms_.data(), best, keys});
+    kernels.nearest_words(absolute_, {points, n, dim_, words_.data(), lanes_, terms_.data(), best, keys});
   }
 
  private:
   bool absolute_;
   std::size_t dim_;
+  std::size_t lanes_ = 0;
   std::vector<float> words_;
   std::vector<float> terms_;
 };

@@ -179,10 +179,21 @@ class Search {
 
   void prefetch_list(std::size_t list) const {
     const std::size_t begin = lists_.offsets[list];
-    const std::size_t bytes = lists_.product.codes != nullptr ? lists_.product.parts : lists_.stride();
-    const std::uint8_t* const codes = lists_.product.codes != nullptr ? lists_.product.codes : lists_.codes;
-    prefetch(codes + begin * bytes,
-             std::min((lists_.offsets[list + 1] - begin) * bytes, kPrefetchedLines * kLineBytes));
+    const std::size_t count = lists_.offsets[list + 1] - begin;
+    const ProductCodes& product = lists_.product;
+    if (product.codes == nullptr) {
+      prefetch_some(lists_.codes + begin * lists_.stride(), count * lists_.stride());
+    } else if (product.words->halves) {
+      const std::size_t bytes = product.pairs() * kHalfRows;
+      prefetch_some(product.codes + product.blocks[list] * bytes,
+                    (product.blocks[list + 1] - product.blocks[list]) * bytes);
+    } else {
+      prefetch_some(product.codes + begin * product.parts, count * product.parts);
+    }
+  }
+
+  static void prefetch_some(const std::uint8_t* from, std::size_t bytes) {
+    prefetch(from, std::min(bytes, kPrefetchedLines * kLineBytes));
   }
 
   bool scan_codes(std::size_t list, std::int64_t offset, Scratch& scratch, std::size_t* compared) {
@@ -221,22 +232,40 @@ class Search {
 
   bool scan_product(const float* query, std::size_t list, Scratch& scratch, std::size_t* compared) {
     const ProductCodes& product = lists_.product;
+    const std::size_t first = lists_.offsets[list];
+    const std::size_t last = lists_.offsets[list + 1];
+    if (first == last) return true;
     scratch.table.aim(kernels_, lists_, query, list);
-    for (std::size_t begin = lists_.offsets[list]; begin < lists_.offsets[list + 1]; begin += kAtOnce) {
-      const std::size_t count = std::min<std::size_t>(kAtOnce, lists_.offsets[list + 1] - begin);
-      if (!verified(ListPart::kProductCodes, begin * product.parts, count * product.parts) ||
-          (product.terms != nullptr &&
-           !verified(ListPart::kProductTerms, begin * sizeof(float), count * sizeof(float))) ||
-          !choose(begin, count, scratch)) {
+    for (std::size_t begin = first; begin < last; begin += kAtOnce) {
+      const std::size_t count = std::min<std::size_t>(kAtOnce, last - begin);
+      if (product.terms != nullptr &&
+          !verified(ListPart::kProductTerms, begin * sizeof(float), count * sizeof(float))) {
         return false;
       }
+      if (!choose(begin, count, scratch)) return false;
       const bool every = task_.mask == nullptr;
       const std::size_t chosen = every ? count : scratch.places.size();
       *compared += chosen;
-      for (std::size_t j = 0; j < chosen; ++j) {
-        const std::size_t place = every ? begin + j : scratch.places[j];
-        const std::int32_t key = scratch.table.key(lists_, place);
+      const auto offer = [&](std::size_t place, std::int32_t key) {
         if (key <= scratch.nearest.limit()) scratch.nearest.offer(key, place);
+      };
+      if (product.words->halves) {
+        const std::size_t block = product.blocks[list] + (begin - first) / kHalfRows;
+        const std::size_t blocks = (count + kHalfRows - 1) / kHalfRows;
+        const std::size_t bytes = product.pairs() * kHalfRows;
+        if (!verified(ListPart::kProductCodes, block * bytes, blocks * bytes)) return false;
+        std::uint16_t sums[kAtOnce];
+        kernels_.half_sums({product.codes + block * bytes, blocks, product.pairs(), scratch.table.halves(), sums});
+        for (std::size_t j = 0; j < chosen; ++j) {
+          const std::size_t place = every ? begin + j : scratch.places[j];
+          offer(place, scratch.table.key(lists_, place, sums[place - begin]));
+        }
+      } else {
+        if (!verified(ListPart::kProductCodes, begin * product.parts, count * product.parts)) return false;
+        for (std::size_t j = 0; j < chosen; ++j) {
+          const std::size_t place = every ? begin + j : scratch.places[j];
+          offer(place, scratch.table.key(lists_, place));
+        }
       }
     }
     return true;

@@ -41,13 +41,15 @@ struct CodeScanTask {
 // absolute ones. Each word's key is summed up by itself in order of the components, so that all variants give
 // the same floats.
 inline constexpr std::size_t kMaxWords = 256;
+inline constexpr std::size_t kWordLanes = 64;
 
 struct WordTask {
   const float* points;  // [n][dim]
   std::size_t n;
   std::size_t dim;
   const float* words;  // [dim][kMaxWords]
-  const float* terms;  // [kMaxWords] |word|^2 (0 for absolute differences); infinity where there is no word
+  std::size_t lanes;   // a multiple of kWordLanes: words beyond are not looked at
+  const float* terms;  // [lanes] |word|^2 (0 for absolute differences); infinity where there is no word
   std::uint8_t* best;  // [n]
   float* keys;         // [n] distance to the best, squared differences less |point|^2; or null
 };
@@ -58,6 +60,7 @@ struct WordTableTask {
   std::size_t parts;
   std::size_t part_dim;
   const float* words;  // [parts][part_dim][kMaxWords]
+  std::size_t lanes;   // as in WordTask
   float* values;       // [parts][kMaxWords]
   float* lows;         // [parts] the least value
   float* highs;        // [parts] the greatest
@@ -68,8 +71,22 @@ struct WordStepsTask {
   const float* values;  // [parts][kMaxWords]
   const float* lows;    // [parts]
   std::size_t parts;
+  std::size_t lanes;
   float per_unit;
   std::uint16_t* table;  // [parts][kMaxWords]
+};
+
+// Sums over half-byte codes (Andre et al., PVLDB 9(4), 2015): blocks of 32 rows, in each for two parts after another 32
+// bytes, the first part's codes in the lower halves and the second's in the upper ones.
+inline constexpr std::size_t kHalfRows = 32;
+inline constexpr std::size_t kHalfWords = 16;
+
+struct HalfTask {
+  const std::uint8_t* codes;  // [n_blocks][pairs][kHalfRows]
+  std::size_t n_blocks;
+  std::size_t pairs;          // at most 128, or sums overflow
+  const std::uint8_t* table;  // [2 * pairs][kHalfWords]
+  std::uint16_t* sums;        // [n_blocks][kHalfRows]
 };
 
 }  // namespace iqdb

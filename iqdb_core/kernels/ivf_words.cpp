@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::size_t kVectors = 4;  // of words whose keys are summed up at once
 constexpr std::size_t kAtOnce = kVectors * kFloats;
-static_assert(kMaxWords % kAtOnce == 0);
+static_assert(kWordLanes % kAtOnce == 0);
 
 template <bool kAbsolute>
 void nearest(const WordTask& task) {
@@ -21,7 +21,7 @@ void nearest(const WordTask& task) {
     const float* const point = task.points + n * task.dim;
     Floats least = broadcast(__builtin_inff());
     Ints where = first;
-    for (std::size_t word = 0; word < kMaxWords; word += kAtOnce) {
+    for (std::size_t word = 0; word < task.lanes; word += kAtOnce) {
       Floats keys[kVectors];
 #pragma GCC unroll 4
       for (std::size_t v = 0; v < kVectors; ++v) keys[v] = load(task.terms + word + v * kFloats);
@@ -58,7 +58,7 @@ void values(const WordTableTask& task) {
     const float* const words = task.words + part * task.part_dim * kMaxWords;
     Floats low = broadcast(__builtin_inff());
     Floats high = broadcast(-__builtin_inff());
-    for (std::size_t word = 0; word < kMaxWords; word += kAtOnce) {
+    for (std::size_t word = 0; word < task.lanes; word += kAtOnce) {
       Floats sums[kVectors] = {};
       for (std::size_t i = 0; i < task.part_dim; ++i) {
         const Floats x = broadcast(point[i]);
@@ -96,7 +96,7 @@ void word_steps(const WordStepsTask& task) {
     const float low = task.lows[part];
     const float* const values = task.values + part * kMaxWords;
     std::uint16_t* const table = task.table + part * kMaxWords;
-    for (std::size_t word = 0; word < kMaxWords; ++word) {
+    for (std::size_t word = 0; word < task.lanes; ++word) {
       const float steps = (values[word] - low) * task.per_unit;
       const float limited = steps < kTop ? steps : kTop;  // NaN too
       table[word] = static_cast<std::uint16_t>(static_cast<std::int32_t>(limited));

@@ -30,6 +30,7 @@ const Kernels& kernels() {
       .code_sums = code_sums,
       .code_scan = code_scan,
       .code_tiles = code_tiles,
+      .half_sums = half_sums,
       .nearest_words = nearest_words,
       .word_values = word_values,
       .word_steps = word_steps,

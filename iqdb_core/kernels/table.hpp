@@ -79,6 +79,7 @@ struct Kernels {
   void (*code_sums)(CodeSum kind, const CodeTask& task);
   void (*code_scan)(CodeSum kind, const CodeScanTask& task);
   void (*code_tiles)(CodeSum kind, const CodeTileTask& task);
+  void (*half_sums)(const HalfTask& task);
   void (*nearest_words)(bool absolute, const WordTask& task);
   void (*word_values)(bool absolute, const WordTableTask& task);
   void (*word_steps)(const WordStepsTask& task);
