@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_WORDS: Final = 256
-# With so many parts half a byte for each is scanned several times as fast, and as exact as bytes for half of them.
+# Half a byte for each of so many small parts is as exact as bytes for half as many, and scanned much faster.
 HALF_WORDS: Final = 16
 _HALF_ROWS: Final = 32
 _HALF_PARTS: Final = range(32, 257)
 _HALF_COMPONENTS: Final = 4
 _ITERATIONS: Final = 12
 _SAMPLE_PER_WORD: Final = 64
+_SAMPLE_AT_LEAST: Final = 16_384
 _COMPONENTS_PER_PART: Final = 4
 
 
@@ -66,7 +67,7 @@ class ProductQuantiser:
         parts = settings["pq_subvectors"] or default_parts(dim)
         halves = parts in _HALF_PARTS and dim // parts <= _HALF_COMPONENTS
         words = min(HALF_WORDS if halves else MAX_WORDS, len(sample))
-        step = max(1, len(sample) // (_SAMPLE_PER_WORD * words))
+        step = max(1, len(sample) // max(_SAMPLE_PER_WORD * words, _SAMPLE_AT_LEAST))
         absolute = metric == DistanceMetric.MANHATTAN.tag
         points = sample[::step] - centroids[assigned[::step]].astype(np.float64)
         largest = float(np.abs(points).max(initial=0.0))
@@ -105,7 +106,7 @@ class ProductQuantiser:
 
 
 def pack_halves(codes: NDArray[Any], offsets: NDArray[Any]) -> NDArray[Any]:
-    """Return codes u8[n][parts] below 16, in list order, as blocks of half bytes; see `kernels/ivf_table.hpp`."""
+    """Return codes u8[n][parts] below 16, in list order, as `kernels/ivf_table.hpp` has half bytes."""
     parts = codes.shape[1]
     places, n_blocks = _places(offsets)
     pairs = -(-parts // 2)

@@ -27,7 +27,9 @@ double unit_of(const float* x, std::size_t n) {
 ProductWords::ProductWords(const float* books, std::size_t parts, std::size_t words, std::size_t part_dim)
     : lanes((words + kWordLanes - 1) / kWordLanes * kWordLanes),
       halves(words <= kHalfWords),
-      items(parts * part_dim * kMaxWords), unit(unit_of(books, parts * words * part_dim)), reach(0.0) {
+      items(parts * part_dim * kMaxWords),
+      unit(unit_of(books, parts * words * part_dim)),
+      reach(0.0) {
   for (std::size_t part = 0; part < parts; ++part) {
     for (std::size_t word = 0; word < kMaxWords; ++word) {
       const float* const x = books + (part * words + (word < words ? word : 0)) * part_dim;
@@ -94,8 +96,8 @@ void ProductTable::tabulate(const Kernels& kernels, const Lists& lists, bool abs
   const std::size_t padded = parts + parts % 2;
   const double top = in_halves ? std::min(kHalfTop, kTableTop / static_cast<double>(padded)) : kTableTop;
   steps_ = widest > 1e-30 && widest < 1e30 ? top / widest : 1.0;
-  kernels.word_steps({values_.data(), lows_.data(), parts, lists.product.words->lanes, static_cast<float>(steps_),
-                      table_.data()});
+  kernels.word_steps({values_.data(), lows_.data(), parts, lists.product.words->lanes,
+                      static_cast<float>(steps_), table_.data()});
   if (!in_halves) return;
   halves_.assign(padded * kHalfWords, 0);
   for (std::size_t part = 0; part < parts; ++part) {

@@ -47,9 +47,9 @@ class ProductTable {
   std::vector<float> highs_;
   std::vector<std::uint16_t> table_;  // [parts][kMaxWords]
   std::vector<std::uint8_t> halves_;
-  double steps_ = 1.0;                // steps of the table in one of its values
-  double per_unit_ = 1.0;             // and in one unit of the distance
-  double base_ = 0.0;                 // the sum of what the table leaves out
+  double steps_ = 1.0;     // steps of the table in one of its values
+  double per_unit_ = 1.0;  // and in one unit of the distance
+  double base_ = 0.0;      // the sum of what the table leaves out
   double start_ = 0.0;
 };
 

@@ -255,7 +255,8 @@ class Search {
         const std::size_t bytes = product.pairs() * kHalfRows;
         if (!verified(ListPart::kProductCodes, block * bytes, blocks * bytes)) return false;
         std::uint16_t sums[kAtOnce];
-        kernels_.half_sums({product.codes + block * bytes, blocks, product.pairs(), scratch.table.halves(), sums});
+        kernels_.half_sums(
+            {product.codes + block * bytes, blocks, product.pairs(), scratch.table.halves(), sums});
         for (std::size_t j = 0; j < chosen; ++j) {
           const std::size_t place = every ? begin + j : scratch.places[j];
           offer(place, scratch.table.key(lists_, place, sums[place - begin]));

@@ -27,11 +27,12 @@ inline constexpr std::size_t kListParts = 8;
 // Product quantisation (Jegou et al., PAMI 33(1), 2011): the difference of a vector from its list's centroid
 // is cut into parts, and a byte says which word of the part's codebook stands for each.
 //
-// Where there are few words, a code is half a byte and each list is padded to blocks of kHalfRows rows, as HalfTask
-// has them.
+// Where there are few words, a code is half a byte and each list is padded to blocks of kHalfRows rows, as
+// HalfTask has them.
 struct ProductCodes {
-  const std::uint8_t* codes = nullptr;  // in list order, [n][parts] or [blocks][pairs][kHalfRows]; null without
-  const float* terms = nullptr;         // [n] |x|^2 of the coded vector, euclidean only
+  const std::uint8_t* codes =
+      nullptr;                   // in list order, [n][parts] or [blocks][pairs][kHalfRows]; null without
+  const float* terms = nullptr;  // [n] |x|^2 of the coded vector, euclidean only
   std::size_t parts = 0;
   const ProductWords* words = nullptr;
   std::span<const std::size_t> blocks = {};  // [lists + 1] where the blocks of each list begin, for halves

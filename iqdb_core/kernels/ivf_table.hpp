@@ -76,8 +76,8 @@ struct WordStepsTask {
   std::uint16_t* table;  // [parts][kMaxWords]
 };
 
-// Sums over half-byte codes (Andre et al., PVLDB 9(4), 2015): blocks of 32 rows, in each for two parts after another 32
-// bytes, the first part's codes in the lower halves and the second's in the upper ones.
+// Sums over half-byte codes (Andre et al., PVLDB 9(4), 2015): blocks of 32 rows, in each for two parts after
+// another 32 bytes, the first part's codes in the lower halves and the second's in the upper ones.
 inline constexpr std::size_t kHalfRows = 32;
 inline constexpr std::size_t kHalfWords = 16;
 

@@ -216,8 +216,8 @@ void sum_halves(const HalfTask& task) {
   const __m256i low_half = _mm256_set1_epi8(0x0f);
   for (std::size_t block = 0; block < task.n_blocks; ++block) {
     const std::uint8_t* const codes = task.codes + block * task.pairs * kHalfRows;
-    // Pairs of bytes are summed up as 16-bit integers, the upper bytes once more by themselves: what they add to the
-    // first sums can then be taken away.
+    // Pairs of bytes are summed up as 16-bit integers, the upper bytes once more by themselves: what they add
+    // to the first sums can then be taken away.
     __m256i both = _mm256_setzero_si256();
     __m256i upper = both;
     for (std::size_t pair = 0; pair < task.pairs; ++pair) {
@@ -225,15 +225,15 @@ void sum_halves(const HalfTask& task) {
       const auto* const tables = reinterpret_cast<const __m128i*>(task.table + pair * 2 * kHalfWords);
       const __m256i first = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(tables)),
                                                 _mm256_and_si256(code, low_half));
-      const __m256i second =
-          _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(tables + 1)),
-                              _mm256_and_si256(_mm256_srli_epi16(code, 4), low_half));
+      const __m256i second = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(tables + 1)),
+                                                 _mm256_and_si256(_mm256_srli_epi16(code, 4), low_half));
       both = _mm256_add_epi16(both, _mm256_add_epi16(first, second));
-      upper = _mm256_add_epi16(upper, _mm256_add_epi16(_mm256_srli_epi16(first, 8), _mm256_srli_epi16(second, 8)));
+      upper = _mm256_add_epi16(upper,
+                               _mm256_add_epi16(_mm256_srli_epi16(first, 8), _mm256_srli_epi16(second, 8)));
     }
     const __m256i even = _mm256_sub_epi16(both, _mm256_slli_epi16(upper, 8));
-    const __m256i low = _mm256_unpacklo_epi16(even, upper);    // rows 0-7 and 16-23
-    const __m256i high = _mm256_unpackhi_epi16(even, upper);   // rows 8-15 and 24-31
+    const __m256i low = _mm256_unpacklo_epi16(even, upper);   // rows 0-7 and 16-23
+    const __m256i high = _mm256_unpackhi_epi16(even, upper);  // rows 8-15 and 24-31
     auto* const out = reinterpret_cast<__m256i*>(task.sums + block * kHalfRows);
     _mm256_storeu_si256(out, _mm256_permute2x128_si256(low, high, 0x20));
     _mm256_storeu_si256(out + 1, _mm256_permute2x128_si256(low, high, 0x31));
@@ -251,7 +251,8 @@ void sum_halves(const HalfTask& task) {
       const std::uint8_t* const table = task.table + pair * 2 * kHalfWords;
       for (std::size_t row = 0; row < kHalfRows; ++row) {
         const std::uint8_t code = codes[pair * kHalfRows + row];
-        sums[row] = static_cast<std::uint16_t>(sums[row] + table[code & 15] + table[kHalfWords + (code >> 4)]);
+        sums[row] =
+            static_cast<std::uint16_t>(sums[row] + table[code & 15] + table[kHalfWords + (code >> 4)]);
       }
     }
   }

@@ -12,6 +12,8 @@ namespace {
 
 // Seeds are drawn from so many rows a cluster: each step of k-means++ passes over all of them.
 constexpr std::size_t kSeedRowsPerCluster = 4;
+// Codes of a step that are worth a thread.
+constexpr std::size_t kSeedBytes = 1 << 20;
 // The term of a lane without a centroid: above every key, and below what a sum could overflow.
 constexpr std::int32_t kNoCentroid = 0x3fffffff;
 constexpr int kPanelLimit = 63;
@@ -138,7 +140,7 @@ class Trainer {
       std::copy_n(code, rows_.stride, codes_.data() + c * rows_.stride);
       taken[next] = true;
       if (c + 1 == n_clusters_) return;
-      for_ranges(n, task_.threads, 2048, [&](std::size_t begin, std::size_t end) {
+      for_ranges(n, task_.threads, kSeedBytes / rows_.stride + 1, [&](std::size_t begin, std::size_t end) {
         kernels_.code_scan(rows_.sum, {sample.data() + begin * rows_.stride, rows_.stride, end - begin, code,
                                        sums.data() + begin});
         for (std::size_t i = begin; i < end; ++i) {

@@ -52,9 +52,9 @@ def train_faiss(vectors: np.ndarray, clusters: int) -> Callable[[], None]:
     return run
 
 
-def ours(vectors: np.ndarray, queries: np.ndarray, clusters: int, *, pq: bool) -> Ask:
+def ours(vectors: np.ndarray, queries: np.ndarray, clusters: int, refine: int = 0) -> Ask:
     """A database in memory, asked through Python."""
-    index = IvfConfig(n_clusters=clusters, use_pq=pq)
+    index = IvfConfig(n_clusters=clusters, use_pq=refine > 0, pq_refine_factor=refine)
     config = IqdbConfig(dim=vectors.shape[1], metric="euclidean", index=index, threads=2)
     db = Iqdb.open_in_memory_with(config)
     start = time.perf_counter()
@@ -103,6 +103,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=0, help="use so many vectors only")
     parser.add_argument("--n-queries", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--refine", type=int, default=10, help="candidates a hit that are scored by vectors")
     parser.add_argument("--recall", type=float, default=0.95)
     options = parser.parse_args()
     vectors, queries = (np.load(path).astype(np.float32) for path in (options.vectors, options.queries))
@@ -135,11 +136,11 @@ def main() -> None:
     flat = faiss.IndexIVFFlat(faiss.IndexFlatL2(dim), dim, options.clusters)
     fast = faiss.IndexIVFPQFastScan(faiss.IndexFlatL2(dim), dim, options.clusters, dim // 4, 4)
     refined = faiss.IndexRefineFlat(fast)
-    refined.k_factor = 4
+    refined.k_factor = options.refine
     asks: dict[str, Ask] = {}
     for name, make in (
-        ("iqdb ivf", lambda: ours(vectors, queries, options.clusters, pq=False)),
-        ("iqdb ivf-pq", lambda: ours(vectors, queries, options.clusters, pq=True)),
+        ("iqdb ivf", lambda: ours(vectors, queries, options.clusters)),
+        ("iqdb ivf-pq", lambda: ours(vectors, queries, options.clusters, options.refine)),
         ("faiss IVFFlat", lambda: theirs(flat, flat, vectors, queries)),
         ("faiss IVFPQFastScan + refine", lambda: theirs(refined, fast, vectors, queries)),
     ):
@@ -165,8 +166,8 @@ def main() -> None:
     for name, curves in points.items():
         speeds = [speed_at(curve, options.recall) for curve in curves]
         print(f"{name} at recall {options.recall}: {statistics.median(speeds):,.0f} q/s")
-        for other in points:
-            rates = [speed_at(curve, options.recall) for curve in points[other]]
+        for other, their_curves in points.items():
+            rates = [speed_at(curve, options.recall) for curve in their_curves]
             if other != name and all(rates):
                 ratio = statistics.median(a / b for a, b in zip(speeds, rates, strict=True))
                 print(f"  {ratio:.2f} times {other}")

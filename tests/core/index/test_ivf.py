@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from iqdb_core import DistanceMetric, Iqdb, IqdbConfig, IvfConfig, _kernels
 from iqdb_core.errors import ChecksumError
 from iqdb_core.index.ivf import IvfIndex
-from iqdb_core.index.ivf_product import default_parts
+from iqdb_core.index.ivf_product import default_parts, pack_halves, unpack_halves
 from iqdb_core.index.topk import TopK
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def test_every_row_is_in_the_list_of_its_nearest_centroid_once() -> None:
     offsets = arrays["ivf.offsets"].astype(int).tolist()
     assert (offsets[0], offsets[-1], len(offsets)) == (0, N, 65)
     right = 0
-    for number, (start, stop) in enumerate(zip(offsets, offsets[1:], strict=False)):
+    for number, (start, stop) in enumerate(pairwise(offsets)):
         members = arrays["ivf.rows"][start:stop]
         assert (np.diff(members.astype(int)) > 0).all()
         apart = ((rows[members][:, None] - arrays["ivf.centroids"][None]) ** 2).sum(axis=2)
@@ -141,7 +142,31 @@ def test_lists_need_no_certain_number_of_rows(pq: bool, n_clusters: int) -> None
 def test_product_codes_need_no_certain_number_of_rows(rows: int) -> None:
     arrays = IvfIndex.build(config(use_pq=True), Vectors(clustered(rows)), 1)
     assert arrays["ivf.pq_books"].shape == (min(rows, 256) * 4, 4)
-    assert arrays["ivf.pq_codes"].shape == (rows, 4)
+    if rows > 16:
+        assert arrays["ivf.pq_codes"].shape == (rows, 4)
+    else:  # two codes of few words share a byte, and every list is padded to 32 rows
+        assert arrays["ivf.pq_codes"].shape == (len(np.unique(arrays["ivf.offsets"])) - 1, 2 * 32)
+
+
+@pytest.mark.parametrize(
+    ("dim", "parts", "words"),
+    [(128, None, 16), (128, 32, 16), (128, 16, 256), (64, None, 256), (1028, None, 256), (1024, None, 16)],
+)
+def test_many_small_parts_get_few_words(dim: int, parts: int | None, words: int) -> None:
+    rows = np.random.default_rng(0).standard_normal((300, dim), dtype=np.float32)
+    index = IvfConfig(n_clusters=4, use_pq=True, pq_subvectors=parts)
+    settings = IqdbConfig(dim=dim, metric=DistanceMetric.EUCLIDEAN, index=index)
+    books = IvfIndex.build(settings, Vectors(rows), 2)["ivf.pq_books"]
+    assert len(books) == words * (dim // books.shape[1])
+
+
+@pytest.mark.parametrize("parts", [3, 8])
+def test_half_bytes_are_unpacked_as_they_were_packed(parts: int) -> None:
+    codes = np.random.default_rng(0).integers(0, 16, (200, parts)).astype(np.uint8)
+    offsets = np.array([0, 0, 31, 63, 64, 164, 200, 200], np.uint64)
+    packed = pack_halves(codes, offsets)
+    assert packed.shape == (1 + 1 + 1 + 4 + 2, -(-parts // 2) * 32)
+    np.testing.assert_array_equal(unpack_halves(packed, offsets, parts), codes)
 
 
 @pytest.mark.parametrize(("dim", "parts"), [(384, 96), (16, 4), (6, 1), (7, 1), (1, 1), (100, 25), (30, 6)])
@@ -250,10 +275,10 @@ def test_a_fold_keeps_the_centroids_until_enough_rows_changed(tmp_path: Path, pq
         assert not np.array_equal(array("ivf.centroids"), trained)
 
 
-@pytest.mark.parametrize("pq", [False, True])
-def test_what_a_fold_carries_over_equals_what_is_coded_anew(pq: bool) -> None:
-    rows = clustered(N)
-    settings = config(use_pq=pq)
+@pytest.mark.parametrize(("pq", "wide"), [(False, 1), (True, 1), (True, 8)])
+def test_what_a_fold_carries_over_equals_what_is_coded_anew(pq: bool, wide: int) -> None:
+    rows = np.tile(clustered(N), wide)
+    settings = config(use_pq=pq).replace(dim=DIM * wide)
     arrays = IvfIndex.build(settings, Vectors(rows), 1)
 
     class Stored:

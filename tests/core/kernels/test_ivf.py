@@ -289,6 +289,22 @@ def test_more_lists_are_scanned_until_enough_rows_pass_the_mask() -> None:
     assert (search(stored, vectors, queries, 1, enough=2000, mask=mask).visited[:, 0] == 25).all()
 
 
+def halves_of(codes: np.ndarray, sizes: list[int]) -> np.ndarray:
+    """Return codes in list order as blocks of 32 rows, two parts in a byte."""
+    pairs = -(-codes.shape[1] // 2)
+    blocks = []
+    start = 0
+    for size in sizes:
+        for first in range(start, start + size, 32):
+            block = np.zeros((pairs, 32), np.uint8)
+            for row in range(first, min(first + 32, start + size)):
+                for part, code in enumerate(codes[row].tolist()):
+                    block[part // 2, row - first] |= code << 4 * (part % 2)
+            blocks.append(block.ravel())
+        start += size
+    return np.array(blocks)
+
+
 def products_of(
     vectors: np.ndarray, metric: int, lists: Lists, parts: int, words: int
 ) -> tuple[Any, np.ndarray]:
@@ -303,6 +319,9 @@ def products_of(
     coded = cut[np.arange(parts), codes].reshape(len(vectors), dim) + lists.centroids[lists.assigned]
     terms = (coded.astype(np.float64) ** 2).sum(axis=1).astype(np.float32)
     counts = np.bincount(lists.assigned, minlength=len(lists.centroids))
+    stored_codes = codes[lists.order]
+    if words <= 16:
+        stored_codes = halves_of(stored_codes, counts.tolist())
     stored = _kernels.StoredLists(
         metric,
         lists.coded.model,
@@ -310,7 +329,7 @@ def products_of(
         np.concatenate([[0], np.cumsum(counts)]).astype(np.uint64),
         lists.order.astype(np.uint32),
         books=books,
-        product_codes=codes[lists.order],
+        product_codes=stored_codes,
         product_terms=terms[lists.order] if metric == EUCLIDEAN else None,
     )
     return stored, coded
@@ -336,20 +355,40 @@ def test_books_and_their_codes_are_the_same_for_any_thread_count_and_cpu(absolut
 
 
 @pytest.mark.parametrize("metric", [DOT, EUCLIDEAN, MANHATTAN])
-@pytest.mark.parametrize("words", [256, 60])
-def test_product_codes_order_candidates_as_the_vectors_they_stand_for(metric: int, words: int) -> None:
+@pytest.mark.parametrize(
+    ("words", "parts", "least"), [(256, 6, 9.8), (60, 6, 9.8), (16, 8, 9.3), (7, 3, 9.3)]
+)
+def test_product_codes_order_candidates_as_the_vectors_they_stand_for(
+    metric: int, words: int, parts: int, least: float
+) -> None:
     vectors, queries = clustered(2000, 24), clustered(20, 24, seed=1)
     lists = lists_of(vectors, EUCLIDEAN if metric == DOT else metric)
-    stored, coded = products_of(vectors, metric, lists, 6, words)
+    stored, coded = products_of(vectors, metric, lists, parts, words)
     wanted, _ = exact(coded, queries, metric)
     first: Found | None = None
     for where in everywhere():
         found = search(stored, vectors, queries, 40, scored=10, threads=where[1])
         shared = [len(set(a) & set(b)) for a, b in zip(wanted.tolist(), found.rows.tolist(), strict=True)]
-        assert np.mean(shared) > 9.8
+        assert np.mean(shared) > least
         first = first or found
         np.testing.assert_array_equal(found.rows, first.rows, str(where))
         np.testing.assert_array_equal(found.distances, first.distances, str(where))
+
+
+@pytest.mark.parametrize("metric", [DOT, EUCLIDEAN, MANHATTAN])
+def test_half_bytes_find_what_whole_bytes_find(metric: int) -> None:
+    vectors, queries = clustered(1500, 128), clustered(10, 128, seed=1)
+    lists = lists_of(vectors, EUCLIDEAN if metric == DOT else metric, clusters=7)
+    stored, coded = products_of(vectors, metric, lists, 64, 16)
+    mask = np.random.default_rng(0).random(1500) < 0.5
+    for among in (None, mask):
+        wanted, _ = exact(coded, queries, metric, among)
+        found = search(stored, vectors, queries, 7, scored=10, mask=among)
+        whole = search(lists.stored, vectors, queries, 7, scored=1500, mask=among)
+        first = [len(set(a[:3]) - set(b)) for a, b in zip(wanted.tolist(), found.rows.tolist(), strict=True)]
+        assert np.mean(first) < 0.15
+        if metric == EUCLIDEAN:
+            assert (found.visited[:, 0] == whole.visited[:, 0]).all()
 
 
 def test_row_numbers_out_of_range_are_passed_over() -> None:
@@ -396,7 +435,7 @@ def test_arrays_of_the_wrong_shape_are_refused() -> None:
     coded = encode(vectors, EUCLIDEAN)
     good: dict[str, Any] = {"codes": coded.codes, "lengths": coded.lengths}
     products: dict[str, Any] = {
-        "books": np.zeros((4 * 16, 2), np.float32),
+        "books": np.zeros((4 * 20, 2), np.float32),
         "product_codes": np.zeros((500, 4), np.uint8),
         "product_terms": np.zeros(500, np.float32),
     }
@@ -412,7 +451,9 @@ def test_arrays_of_the_wrong_shape_are_refused() -> None:
         good | {"codes": coded.codes[:499]},
         good | {"lengths": coded.lengths[:499]},
         products | {"books": np.zeros((4 * 257, 2), np.float32)},
-        products | {"books": np.zeros((4 * 16, 3), np.float32)},
+        products | {"books": np.zeros((4 * 16, 2), np.float32)},
+        products | {"books": np.zeros((4 * 20, 3), np.float32)},
+        products | {"books": np.zeros((4 * 20 + 1, 2), np.float32)},
         products | {"books": np.zeros((0, 2), np.float32)},
         products | {"product_codes": np.zeros((500, 3), np.uint8)},
         products | {"product_codes": np.zeros((499, 4), np.uint8)},
