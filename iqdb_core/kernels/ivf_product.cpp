@@ -12,7 +12,6 @@ namespace {
 // These leave room for rounding.
 constexpr double kTableTop = 65'000.0;
 constexpr double kHalfTop = 254.9;
-constexpr double kKeyLimit = 2'147'483'000.0;
 constexpr double kPointLimit = 1e30;
 
 // The power of two above |x| for all x, or 1.
@@ -71,9 +70,9 @@ void ProductTable::aim(const Kernels& kernels, const Lists& lists, const float* 
     return;
   }
   const double factor = lists.metric == Metric::kEuclidean ? -2.0 : -1.0;
-  double sums[4] = {};
-  for (std::size_t i = 0; i < lists.dim; ++i) sums[i % 4] += double{query[i]} * double{centroid[i]};
-  start_ = base_ * steps_ + factor * ((sums[0] + sums[1]) + (sums[2] + sums[3])) * per_unit_;
+  // The canonical distance is less the inner product.
+  const double product = -kernels.canonical(Metric::kDot, query, 0.0, centroid, lists.dim);
+  start_ = base_ * steps_ + factor * product * per_unit_;
 }
 
 // The table of point_, in steps that cover `widest`, or where that is 0 the greatest difference within a
@@ -118,13 +117,7 @@ std::int32_t ProductTable::key(const Lists& lists, std::size_t place) const {
     for (std::size_t i = 0; i < 4; ++i) sums[i] += table[i * kMaxWords + code[part + i]];
   }
   for (; part < product.parts; ++part, table += kMaxWords) sums[0] += table[code[part]];
-  return key(lists, place, sums[0] + sums[1] + sums[2] + sums[3]);
-}
-
-std::int32_t ProductTable::key(const Lists& lists, std::size_t place, std::uint32_t sum) const {
-  double key = start_ + static_cast<double>(sum);
-  if (lists.product.terms != nullptr) key += double{lists.product.terms[place]} * per_unit_;
-  return static_cast<std::int32_t>(key >= -kKeyLimit ? std::min(key, kKeyLimit) : -kKeyLimit);
+  return key(lists.product.terms, place, sums[0] + sums[1] + sums[2] + sums[3]);
 }
 
 }  // namespace iqdb

@@ -1,6 +1,7 @@
 // Tables of one query's distances to the words of product codebooks, and keys summed up from them.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -34,7 +35,12 @@ class ProductTable {
   // The key of a row by its place; it grows with the distance.
   std::int32_t key(const Lists& lists, std::size_t place) const;
   // The same where the sum over the parts is known.
-  std::int32_t key(const Lists& lists, std::size_t place, std::uint32_t sum) const;
+  std::int32_t key(const float* terms, std::size_t place, std::uint32_t sum) const {
+    constexpr double kLimit = 2'147'483'000.0;
+    double key = start_ + static_cast<double>(sum);
+    if (terms != nullptr) key += double{terms[place]} * per_unit_;
+    return static_cast<std::int32_t>(key >= -kLimit ? std::min(key, kLimit) : -kLimit);
+  }
   // The table for half-byte codes, [parts, rounded up to even][kHalfWords].
   const std::uint8_t* halves() const { return halves_.data(); }
 

@@ -181,6 +181,7 @@ class Search {
     const std::size_t begin = lists_.offsets[list];
     const std::size_t count = lists_.offsets[list + 1] - begin;
     const ProductCodes& product = lists_.product;
+    if (product.codes != nullptr) prefetch(lists_.centroids + list * lists_.dim, lists_.dim * sizeof(float));
     if (product.codes == nullptr) {
       prefetch_some(lists_.codes + begin * lists_.stride(), count * lists_.stride());
     } else if (product.words->halves) {
@@ -257,9 +258,10 @@ class Search {
         std::uint16_t sums[kAtOnce];
         kernels_.half_sums(
             {product.codes + block * bytes, blocks, product.pairs(), scratch.table.halves(), sums});
+        const ProductTable& table = scratch.table;
         for (std::size_t j = 0; j < chosen; ++j) {
           const std::size_t place = every ? begin + j : scratch.places[j];
-          offer(place, scratch.table.key(lists_, place, sums[place - begin]));
+          offer(place, table.key(product.terms, place, sums[place - begin]));
         }
       } else {
         if (!verified(ListPart::kProductCodes, begin * product.parts, count * product.parts)) return false;
