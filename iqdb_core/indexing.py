@@ -9,6 +9,7 @@ import numpy as np
 from iqdb_core.bitmap import unpack
 from iqdb_core.config import IqdbConfig
 from iqdb_core.index import index_class
+from iqdb_core.search import unusable_index
 from iqdb_core.storage.layout import FLAG_DERIVED
 from iqdb_core.types import IndexKind
 
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from iqdb_core.fold import NewSnapshot
-    from iqdb_core.index.protocol import Index, IndexArrays
+    from iqdb_core.index.protocol import IndexArrays
     from iqdb_core.storage.snapshot import Snapshot
     from iqdb_core.storage.snapshot_writer import SnapshotSummary, SnapshotWriter
-    from iqdb_core.view import View
+    from iqdb_core.view import Base, View
 
 # Settings that a search reads and no build does: changing one leaves the arrays of an index as they are.
 SEARCH_SETTINGS: Final = frozenset({"ef_search", "filter_widen", "n_probes", "pq_refine_factor"})
@@ -69,14 +70,12 @@ class Origin:
     """Where the rows of a new snapshot come from, and the index that has them.
 
     Attributes:
-        snapshot: the old snapshot.
-        index: its index.
+        base: the old snapshot and its index.
         rows: i64[new n_rows]: the old row with the same vector, ascending, or -1.
     """
 
-    def __init__(self, snapshot: Snapshot, index: Index, rows: NDArray[np.int64]) -> None:
-        self.snapshot = snapshot
-        self.index = index
+    def __init__(self, base: Base, rows: NDArray[np.int64]) -> None:
+        self.base = base
         self.rows = rows
 
     @classmethod
@@ -85,28 +84,40 @@ class Origin:
         n_rows = view.base.snapshot.n_rows
         kept = np.arange(n_rows) if view.live is None else np.flatnonzero(unpack(view.live, 0, n_rows))
         if view.delta is None:
-            return cls(view.base.snapshot, view.base.index, kept)
+            return cls(view.base, kept)
         places = view.delta.places[view.delta.live_rows()]
         order = np.argsort(np.concatenate([kept, places]), kind="stable")
         rows = np.concatenate([kept, np.full(len(places), -1)])[order]
-        return cls(view.base.snapshot, view.base.index, rows)
+        return cls(view.base, rows)
 
     def then(self, n_new: int) -> Origin:
         """Return the origin of these rows and of so many new ones behind them."""
         rows = np.concatenate([self.rows, np.full(n_new, -1)])
-        return Origin(self.snapshot, self.index, rows)
+        return Origin(self.base, rows)
 
     def take(self, rows: NDArray[np.int64]) -> Origin:
         """Return the origin of some of the rows."""
-        return Origin(self.snapshot, self.index, self.rows[rows])
+        return Origin(self.base, self.rows[rows])
 
     def unchanged_arrays(self) -> IndexArrays:
         """Return the stored arrays of the index when the new rows are just the old ones, else none."""
-        n_rows = self.snapshot.n_rows
+        n_rows = self.base.snapshot.n_rows
         if len(self.rows) != n_rows or not np.array_equal(self.rows, np.arange(n_rows)):
             return {}
-        sections = self.snapshot.sections.items()
+        sections = self.base.snapshot.sections.items()
         return {name: np.asarray(part.array()) for name, part in sections if part.entry.flags & FLAG_DERIVED}
+
+    def updated(self, config: IqdbConfig, vectors: SnapshotVectors, threads: int) -> IndexArrays:
+        """Return the arrays of the old index brought up to the new rows.
+
+        Raises:
+            DamagedError: the old index cannot be used.
+        """
+        try:
+            return self.base.index.update(config, vectors, self.rows, threads)
+        except (TypeError, ValueError) as error:
+            # Kernels refuse arrays only, and the new records are valid.
+            raise unusable_index(self.base, error) from error
 
 
 def add_index(
@@ -136,7 +147,7 @@ def add_index(
             arrays = kind.build(settings, vectors, threads)
         else:
             # What was never trained has nothing stored, and `update` may make something of it.
-            arrays = origin.unchanged_arrays() or origin.index.update(settings, vectors, origin.rows, threads)
+            arrays = origin.unchanged_arrays() or origin.updated(settings, vectors, threads)
     finally:
         snapshot.close()
     if not arrays:

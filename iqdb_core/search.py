@@ -11,7 +11,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING
 
 from iqdb_core import _kernels
-from iqdb_core.errors import DimensionMismatchError, InvalidVectorError
+from iqdb_core.errors import DimensionMismatchError, InvalidVectorError, StructureError
 from iqdb_core.hits import Hit, make_hit
 from iqdb_core.index.topk import TopK
 from iqdb_core.storage.layout import VECTORS
@@ -19,7 +19,7 @@ from iqdb_core.storage.layout import VECTORS
 if TYPE_CHECKING:
     from iqdb_core.index.protocol import Buffer
     from iqdb_core.search_request import Request
-    from iqdb_core.view import View
+    from iqdb_core.view import Base, View
 
 
 def vector_buffer(vector: object, dim: int, where: str) -> Buffer:
@@ -103,19 +103,30 @@ def search_candidates(
     if vectors.block_crcs is None:
         base.snapshot.ensure_vectors(threads=threads)
     out = TopK(n_queries, k)
-    damaged = base.index.search(
-        vectors,
-        queries,
-        out,
-        mask=mask,
-        max_distance=request.max_distance,
-        exact=request.exact,
-        parameters=request.parameters,
-        threads=threads,
-    )
+    try:
+        damaged = base.index.search(
+            vectors,
+            queries,
+            out,
+            mask=mask,
+            max_distance=request.max_distance,
+            exact=request.exact,
+            parameters=request.parameters,
+            threads=threads,
+        )
+    except (TypeError, ValueError) as error:
+        # The queries were checked, so a kernel can only have refused arrays of the file.
+        raise unusable_index(base, error) from error
     if damaged >= 0:
         raise base.snapshot.section(VECTORS).damaged_block(damaged)
     return out
+
+
+def unusable_index(base: Base, reason: object) -> StructureError:
+    """Return the error that reports arrays of an index that are verified and contradict each other."""
+    kind = base.index.kind.value
+    expected = 'arrays that agree with the records; "iqdb optimize" builds it anew'
+    return StructureError(base.snapshot.path, f"the index {kind}", expected, f"unusable ({reason})")
 
 
 def search_delta(view: View, queries: Buffer, n_queries: int, request: Request, threads: int) -> TopK | None:

@@ -9,11 +9,21 @@ from iqdb_core.types import IndexKind
 if TYPE_CHECKING:
     from iqdb_core.index.protocol import Index
 
-SUPPORTED_INDEX_KINDS: Final = (IndexKind.FLAT, IndexKind.HNSW, IndexKind.IVF)
+# The kinds that this release can build.
+SUPPORTED_INDEX_KINDS: Final[tuple[IndexKind, ...]] = (IndexKind.FLAT, IndexKind.HNSW, IndexKind.IVF)
 
 
 def index_class(kind: IndexKind) -> type[Index]:
-    """Return the class that implements an index kind. The only place that chooses one."""
+    """Return the class that implements an index kind. The only place that chooses one.
+
+    Raises:
+        InvalidConfigError: this release describes the kind but does not implement it.
+    """
+    if kind not in SUPPORTED_INDEX_KINDS:
+        from iqdb_core.errors import InvalidConfigError
+
+        kinds = ", ".join(supported.value for supported in SUPPORTED_INDEX_KINDS)
+        raise InvalidConfigError("index", kind.value, f"a kind that this release builds: {kinds}")
     if kind is IndexKind.HNSW:
         from iqdb_core.index.hnsw import HnswIndex
 

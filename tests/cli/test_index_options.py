@@ -10,6 +10,7 @@ import pytest
 
 from iqdb_cli.index_options import IndexChoice, IndexOptions, describe
 from iqdb_core import FlatConfig, HnswConfig, Iqdb, IvfConfig
+from iqdb_core.types import IndexKind
 
 
 def stored_index(path: Path) -> dict[str, Any]:
@@ -102,6 +103,16 @@ def test_options_of_another_kind_are_wrong_usage_and_create_nothing(
         assert (outcome.status, outcome.stdout) == (2, b"")
         assert message in outcome.stderr
         assert not (tmp_path / "new.iqdb").exists()
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
+def test_a_kind_that_cannot_be_built_is_refused_by_its_name(
+    iqdb: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr("iqdb_core.index.SUPPORTED_INDEX_KINDS", (IndexKind.FLAT,))
+    outcome = iqdb("create", tmp_path / "new.iqdb", "--dim", "8", "--index", kind)
+    assert outcome.status == 2
+    assert f"index is '{kind}', expected a kind that this release builds" in outcome.stderr
 
 
 def test_settings_of_lists_are_taken_together() -> None:

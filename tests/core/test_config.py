@@ -169,7 +169,10 @@ def test_configurations_are_immutable_and_replace_checks() -> None:
 
 
 @pytest.mark.parametrize("kind", [IndexKind.HNSW, IndexKind.IVF])
-def test_an_index_kind_that_is_not_built_yet_is_refused_with_the_kinds_that_are(kind: Any) -> None:
+def test_an_index_kind_that_is_not_built_is_refused_with_the_kinds_that_are(
+    kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("iqdb_core.index.SUPPORTED_INDEX_KINDS", (IndexKind.FLAT,))
     with pytest.raises(ConfigError, match=f"{kind.value}.*flat"):
         index_class(kind)
 

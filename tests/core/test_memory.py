@@ -9,6 +9,7 @@ import pytest
 from iqdb_core import (
     ClosedError,
     HnswConfig,
+    IndexKind,
     InvalidConfigError,
     Iqdb,
     IqdbConfig,
@@ -35,12 +36,13 @@ def test_two_databases_in_memory_are_two() -> None:
         assert one.info()["database_id"] != other.info()["database_id"]
 
 
-def test_a_configuration_in_memory_is_kept_and_checked() -> None:
+def test_a_configuration_in_memory_is_kept_and_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     config = IqdbConfig(
         dim=2, metric="dot", compression="zstd:3", threads=1, auto_compact=7, database_id=bytes(16)
     )
     with Iqdb.open_in_memory_with(config) as db:
         assert db.config == config
+    monkeypatch.setattr("iqdb_core.index.SUPPORTED_INDEX_KINDS", (IndexKind.FLAT,))
     with pytest.raises(InvalidConfigError):
         Iqdb.open_in_memory_with(IqdbConfig(dim=2, index=HnswConfig()))
 

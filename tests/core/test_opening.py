@@ -15,6 +15,7 @@ from iqdb_core import (
     DistanceMetric,
     FileIOError,
     HnswConfig,
+    IndexKind,
     InvalidConfigError,
     Iqdb,
     IqdbConfig,
@@ -119,7 +120,10 @@ def test_creating_in_a_directory_that_is_not_there_says_so(tmp_path: Path) -> No
         Iqdb.open(tmp_path / "no" / "a.iqdb", 3)
 
 
-def test_an_index_kind_that_cannot_be_built_yet_is_refused_and_nothing_is_created(tmp_path: Path) -> None:
+def test_an_index_kind_that_cannot_be_built_is_refused_and_nothing_is_created(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("iqdb_core.index.SUPPORTED_INDEX_KINDS", (IndexKind.FLAT,))
     with pytest.raises(InvalidConfigError, match="hnsw"):
         Iqdb.create(tmp_path / "a.iqdb", IqdbConfig(dim=3, index=HnswConfig()))
     assert names_in(tmp_path) == []

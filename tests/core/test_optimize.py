@@ -16,9 +16,10 @@ from iqdb_core import (
     IqdbConfig,
     OptimizeReport,
     ReadOnlyError,
+    StructureError,
 )
 from iqdb_core.index import SUPPORTED_INDEX_KINDS
-from iqdb_core.index.hnsw import CODES, ENTRIES, LENGTHS, LINKS, MODEL
+from iqdb_core.index.hnsw import CODES, ENTRIES, LENGTHS, LINKS, MODEL, HnswIndex
 from iqdb_core.types import IndexKind
 
 N, DIM = 3000, 16
@@ -217,3 +218,42 @@ def test_a_new_default_goes_with_records_that_came_meanwhile(vectors: np.ndarray
         assert db.config.index == HnswConfig(m=8, ef_search=90)
         found = db.search_batch(vectors[2000:2050], 1)
         assert [hits[0].id for hits in found] == list(range(2000, 2050))
+
+
+def shortened(arrays: dict[str, Any]) -> None:
+    arrays[LINKS] = arrays[LINKS][:100].copy()
+
+
+def of_another_type(arrays: dict[str, Any]) -> None:
+    arrays[LINKS] = arrays[LINKS].astype(np.int16)
+
+
+def without_numbers(arrays: dict[str, Any]) -> None:
+    arrays[MODEL] = np.full_like(arrays[MODEL], np.nan)
+
+
+@pytest.mark.parametrize("change", [shortened, of_another_type, without_numbers])
+def test_an_index_that_contradicts_itself_is_damage_and_is_built_anew(
+    vectors: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Any
+) -> None:
+    def build(*arguments: Any) -> dict[str, Any]:
+        arrays = dict(whole(*arguments))
+        change(arrays)
+        return arrays
+
+    whole = HnswIndex.build
+    path = tmp_path / "db.iqdb"
+    with monkeypatch.context() as patch:
+        patch.setattr(HnswIndex, "build", staticmethod(build))
+        filled(vectors, path, HnswConfig(m=8)).close()
+    with Iqdb.open_existing(path) as db:
+        with pytest.raises(StructureError, match="the index hnsw is unusable"):
+            db.search(vectors[0], 10)
+        assert len(db.search(vectors[0], 10, exact=True)) == 10
+        db.upsert(N, vectors[0])
+        with pytest.raises(StructureError, match="iqdb optimize"):
+            db.compact()
+        report = db.optimize()
+        assert (report.recall_before, report.n_rows) == (None, N + 1)
+        assert report.recall_after is not None
+        assert db.search(vectors[0], 2)[1].id == N

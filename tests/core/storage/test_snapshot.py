@@ -320,16 +320,22 @@ def test_a_compressed_section_cannot_claim_more_than_chunks_can_hold(
 
 
 def test_unknown_derived_sections_are_ignored_and_others_refused(
-    records: Callable[..., RecordBatch], config: Callable[..., dict[str, Any]], database_id: bytes
+    records: Callable[..., RecordBatch],
+    config: Callable[..., dict[str, Any]],
+    database_id: bytes,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    from iqdb_core.storage import snapshot_writer
     from iqdb_core.storage.snapshot_writer import SnapshotWriter
 
     for derived in (True, False):
+        monkeypatch.setattr(snapshot_writer, "FLAG_DERIVED", int(derived))
         sink = bytearray()
         with SnapshotWriter(sink, config(), database_id) as writer:
             writer.append(records(3))
-            writer.add_index_section("future.graph", np.arange(3, dtype=np.int64), derived=derived)
             writer.finish()
+            writer.add_index({"future.graph": np.arange(3, dtype=np.int64)})
+            sink = writer.memory
         if derived:
             assert content(Snapshot.from_buffer(sink))[0] == [0, 1, 2]
         else:

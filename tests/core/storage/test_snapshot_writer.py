@@ -275,11 +275,12 @@ def test_index_sections_keep_type_shape_and_order(
     codes = np.array([-1, 2, -3], np.int8)
     with SnapshotWriter(sink, config(), database_id) as writer:
         writer.append(records(4))
-        writer.add_index_section("hnsw.links", graph)
-        writer.add_index_section("hnsw.codes", codes)
-        writer.add_index_section("hnsw.none", np.zeros(0, np.float64))
-        writer.finish()
-    snapshot = Snapshot.from_buffer(sink)
+        finished = writer.finish()
+        arrays = {"hnsw.links": graph, "hnsw.codes": codes, "hnsw.none": np.zeros(0, np.float64)}
+        summary = writer.add_index(arrays)
+        snapshot = Snapshot.from_buffer(writer.memory)
+    assert summary.digest == finished.digest
+    assert summary.identity != finished.identity
     assert list(snapshot.sections)[-3:] == ["hnsw.links", "hnsw.codes", "hnsw.none"]
     assert np.array_equal(np.asarray(snapshot.array("hnsw.links")), graph)
     assert np.array_equal(np.asarray(snapshot.array("hnsw.codes")), codes)
