@@ -220,6 +220,96 @@ class StoredGraph:
             (0, 0), or what is damaged (1 codes, 2 links, 3 vectors) and its block; then the outputs mean nothing.
         """
 
+def train_clusters(model: Buffer, codes: Buffer, metric: int, iterations: int, seed: int, out_centroids: Buffer, threads: int = 1) -> None:
+    """
+    Train centroids by k-means over codes.
+
+    The same arguments give the same centroids on every CPU, for any number of threads.
+
+    Args:
+        model: float64, as train_codes returns it; the codes were made with it.
+        codes: uint8[n, stride], n at least the number of centroids.
+        metric: 0 to 3.
+        iterations: At most so many.
+        seed: Chooses the first centroids.
+        out_centroids: float32[c, dim].
+        threads: At most so many threads.
+    """
+
+def assign_clusters(model: Buffer, centroids: Buffer, codes: Buffer, metric: int, out: Buffer, threads: int = 1) -> None:
+    """
+    out[i] (uint32) = the centroid (float32[c, dim]) nearest to code i, the first of equals.
+    """
+
+def train_product(points: Buffer, parts: int, absolute: bool, iterations: int, seed: int, out_books: Buffer, threads: int = 1) -> None:
+    """
+    Train a codebook for each part of points (float32[n, dim]) by k-means.
+
+    The same arguments give the same books on every CPU, for any number of threads.
+
+    Args:
+        points: float32[n, dim], n at least the number of words.
+        parts: Divides dim.
+        absolute: The nearest word is the one with the least sum of absolute, not of squared differences.
+        iterations: As many.
+        seed: Chooses the first words.
+        out_books: float32[parts * words, dim / parts], at most 256 words.
+        threads: At most so many threads.
+    """
+
+def encode_product(books: Buffer, points: Buffer, parts: int, absolute: bool, out_codes: Buffer, threads: int = 1) -> None:
+    """
+    out_codes[i, part] (uint8) = the word of books that is nearest to that part of point i.
+    """
+
+class StoredLists:
+    """Inverted lists, held open for searches from any number of threads."""
+
+    def __init__(self, metric: int, model: Buffer, centroids: Buffer, offsets: Buffer, rows: Buffer, *, codes: Buffer | None = None, lengths: Buffer | None = None, norms: Buffer | None = None, books: Buffer | None = None, product_codes: Buffer | None = None, product_terms: Buffer | None = None, row_blocks: tuple[Buffer, Buffer, int] | None = None, code_blocks: tuple[Buffer, Buffer, int] | None = None, length_blocks: tuple[Buffer, Buffer, int] | None = None, norm_blocks: tuple[Buffer, Buffer, int] | None = None, product_code_blocks: tuple[Buffer, Buffer, int] | None = None, product_term_blocks: tuple[Buffer, Buffer, int] | None = None) -> None:
+        """
+        Open lists, with codes or with product codes.
+
+        Args:
+            metric: 0 to 3; not 0 with product codes.
+            model: float64, as train_codes returns it.
+            centroids: float32[c, dim].
+            offsets: uint64[c + 1]: where each list starts, from 0 to n.
+            rows: uint32[n], in list order; checked where they are used.
+            codes: uint8[n, stride], in list order.
+            lengths: int32[n], in list order.
+            norms: float32[n], in list order, for the inner product.
+            books: float32[parts * words, dim / parts]: words of each part, at most 256.
+            product_codes: uint8[n, parts], in list order; with at most 16 words uint8[blocks, ceil(parts / 2) * 32]:
+                each list padded to blocks of 32 rows, in which 32 bytes hold two parts of every row.
+            product_terms: float32[n], in list order, for the euclidean distance.
+            row_blocks: (crcs, verified, prefix) of the rows; None: not checked. Likewise the others.
+        """
+
+    def search(self, vectors: Buffer, queries: Buffer, k: int, n_probes: int, enough: int, scored: int, out_rows: Buffer, out_distances: Buffer, out_counts: Buffer, out_visited: Buffer, mask: Buffer | None = None, threads: int = 1, vector_blocks: tuple[Buffer, Buffer, int] | None = None, max_distance: float = ...) -> tuple[int, int]:
+        """
+        Find the k nearest rows of each query in the lists whose centroids are nearest.
+
+        Args:
+            vectors: float32[n, dim].
+            queries: float32[q, dim].
+            k: Hits wanted of each query.
+            n_probes: Lists that are scanned.
+            enough: Lists beyond them are scanned until so many rows that pass the mask were seen.
+            scored: The nearest candidates by codes that are scored by their vectors, at least k.
+            out_rows: int64[q, w] with w >= min(k, n): row numbers, nearest first; unused slots -1.
+            out_distances: float64[q, w]; unused slots infinity.
+            out_counts: int64[q]: hits of each query.
+            out_visited: int64[q, 3]: codes compared, vectors compared, lists scanned.
+            mask: Bitmap of the candidate rows (bit r & 7 of byte r >> 3); None: all.
+            threads: At most so many threads.
+            vector_blocks: (crcs, verified, prefix) of the vectors; None: not checked.
+            max_distance: Only hits at this distance or nearer.
+
+        Returns:
+            (0, 0), or what is damaged and its block, and the outputs mean nothing: 1 codes, 2 rows, 3 lengths,
+            4 norms, 5 product codes, 6 product terms, 7 vectors.
+        """
+
 class JsonlError(ValueError):
     """
     A line that parse_jsonl() cannot take.

@@ -9,9 +9,8 @@ from iqdb_core.types import IndexKind
 if TYPE_CHECKING:
     from iqdb_core.index.protocol import Index
 
-# The kinds that this release can build. The configuration of the others is already defined, so that
-# their arrival changes the meaning of no file.
-SUPPORTED_INDEX_KINDS: Final = (IndexKind.FLAT, IndexKind.HNSW)
+# The kinds that this release can build.
+SUPPORTED_INDEX_KINDS: Final[tuple[IndexKind, ...]] = (IndexKind.FLAT, IndexKind.HNSW, IndexKind.IVF)
 
 
 def index_class(kind: IndexKind) -> type[Index]:
@@ -29,6 +28,10 @@ def index_class(kind: IndexKind) -> type[Index]:
         from iqdb_core.index.hnsw import HnswIndex
 
         return HnswIndex
+    if kind is IndexKind.IVF:
+        from iqdb_core.index.ivf import IvfIndex
+
+        return IvfIndex
     from iqdb_core.index.flat import FlatIndex
 
     return FlatIndex

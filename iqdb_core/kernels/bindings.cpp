@@ -219,5 +219,6 @@ NB_MODULE(_kernels, m) {
   iqdb::bind_bytes(m);
   iqdb::bind_codes(m);
   iqdb::bind_graph(m);
+  iqdb::bind_ivf(m);
   iqdb::bind_jsonl(m);
 }

@@ -11,13 +11,14 @@
 #include <tuple>
 
 #include "bindings.hpp"
-#include "bindings_arguments.hpp"
+#include "bindings_codes.hpp"
 #include "buffers.hpp"
 #include "code_search.hpp"
 
 namespace iqdb {
 namespace {
 
+namespace nb = nanobind;
 using namespace nb::literals;
 
 // The codes of all rows, held open for searches from any number of threads.

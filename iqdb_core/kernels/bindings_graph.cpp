@@ -17,7 +17,7 @@
 #include <vector>
 
 #include "bindings.hpp"
-#include "bindings_arguments.hpp"
+#include "bindings_codes.hpp"
 #include "buffers.hpp"
 #include "checksum.hpp"
 #include "codes.hpp"
@@ -31,16 +31,6 @@ using namespace nb::literals;
 
 namespace iqdb {
 namespace {
-
-CodeSum sum_of(Metric metric) {
-  return metric == Metric::kManhattan ? CodeSum::kAbsoluteDifference : CodeSum::kDot;
-}
-
-std::size_t dim_of(const Buffer<const float>& vectors) {
-  if (vectors.ndim() != 2 || vectors.shape(1) == 0)
-    vectors.fail("must be a 2-D buffer with at least 1 column");
-  return vectors.shape(1);
-}
 
 std::vector<double> train(BufferArg rows_arg, int metric_number) {
   const Buffer<const float> rows(rows_arg, "rows");

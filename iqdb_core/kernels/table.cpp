@@ -3,6 +3,8 @@
 #include "canonical.hpp"
 #include "code_kernels.hpp"
 #include "code_tiles.hpp"
+#include "ivf_tiles.hpp"
+#include "ivf_words.hpp"
 #include "scan.hpp"
 #include "simd.hpp"
 #include "tiles.hpp"
@@ -27,6 +29,12 @@ const Kernels& kernels() {
       .pack = pack,
       .tiles = tiles,
       .code_sums = code_sums,
+      .list_scan = list_scan,
+      .list_tiles = list_tiles,
+      .half_sums = half_sums,
+      .nearest_words = nearest_words,
+      .word_values = word_values,
+      .word_steps = word_steps,
       .code_scan = code_scan,
       .code_pick = code_pick,
       .code_panel_lanes = kCodePanelLanes,

@@ -1,14 +1,15 @@
 // The kernels that exist once per instruction set, as a table of function pointers.
 //
-// Everything in this table but `canonical` and `norm2` is only a filter: its f32 sums may differ
-// between variants in their last bits. bounds.hpp says by how much, and search.cpp re-scores with
-// `canonical` whatever the filter cannot exclude, so that results never depend on the variant.
+// Everything in this table but `canonical`, `norm2`, sums of codes and what concerns words is only a filter:
+// its f32 sums may differ between variants in their last bits. bounds.hpp says by how much, and search.cpp
+// re-scores with `canonical` whatever the filter cannot exclude, so that results never depend on the variant.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
 #include "code_table.hpp"
+#include "ivf_table.hpp"
 #include "metric.hpp"
 
 namespace iqdb {
@@ -111,6 +112,12 @@ struct Kernels {
   void (*tiles)(Pass pass, const TileTask& task);
 
   void (*code_sums)(CodeSum kind, const CodeTask& task);
+  void (*list_scan)(CodeSum kind, const ListScanTask& task);
+  void (*list_tiles)(CodeSum kind, const ListTileTask& task);
+  void (*half_sums)(const HalfTask& task);
+  void (*nearest_words)(bool absolute, const WordTask& task);
+  void (*word_values)(bool absolute, const WordTableTask& task);
+  void (*word_steps)(const WordStepsTask& task);
 
   // sums[i] of a query's code and the codes of rows, which are padded like those of a TileTask, as sums are.
   void (*code_scan)(const std::uint8_t* const* rows, std::size_t n_rows, std::size_t stride,

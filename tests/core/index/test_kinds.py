@@ -15,9 +15,11 @@ from iqdb_core import (
     DistanceMetric,
     FlatConfig,
     HnswConfig,
+    InvalidMetricError,
     InvalidParameterError,
     Iqdb,
     IqdbConfig,
+    IvfConfig,
 )
 
 if TYPE_CHECKING:
@@ -27,7 +29,23 @@ METRICS = ["cosine", "dot", "euclidean", "manhattan", "hamming"]
 KINDS: dict[str, Any] = {
     "flat": FlatConfig(),
     "hnsw": HnswConfig(ef_construction=100),
+    "ivf": IvfConfig(n_clusters=64, n_probes=16),
+    "ivf-pq": IvfConfig(n_clusters=64, n_probes=16, use_pq=True),
 }
+# Settings at which a search is close to exact, and at which it is not.
+WIDE: dict[str, dict[str, int]] = {
+    "flat": {},
+    "hnsw": {"ef": 100},
+    "ivf": {"n_probes": 40},
+    "ivf-pq": {"n_probes": 40},
+}
+NARROW: dict[str, dict[str, int]] = {"hnsw": {"ef": 10}, "ivf": {"n_probes": 1}, "ivf-pq": {"n_probes": 1}}
+KINDS_AND_METRICS = [
+    (kind, metric)
+    for kind in KINDS
+    for metric in METRICS
+    if kind != "ivf-pq" or metric in ("dot", "euclidean", "manhattan")
+]
 DIM = 16
 
 
@@ -62,7 +80,7 @@ def recall(db: Iqdb, queries: np.ndarray, k: int = 10, **options: Any) -> float:
     return float(np.mean(shares))
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(("kind", "metric"), KINDS_AND_METRICS)
 def test_hits_come_in_order_with_the_distances_of_exact_search(kind: str, metric: str) -> None:
     vectors = clustered(3000)
     with open_database(kind, metric=metric) as db:
@@ -76,7 +94,7 @@ def test_hits_come_in_order_with_the_distances_of_exact_search(kind: str, metric
             assert all(hit.distance == true[hit.id] for hit in hits)
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(("kind", "metric"), KINDS_AND_METRICS)
 def test_recall_is_high_at_the_default_settings(kind: str, metric: str) -> None:
     with open_database(kind, metric=metric) as db:
         db.upsert_many(range(4000), clustered(4000))
@@ -93,7 +111,7 @@ def test_replacing_every_row_again_and_again_misleads_no_search(kind: str, place
             if times != 2:
                 db.flush()
         assert len(db) == 1500
-        assert recall(db, queries, ef=100) > 0.97 if kind == "hnsw" else recall(db, queries) == 1.0
+        assert recall(db, queries, **WIDE[kind]) > 0.97
 
 
 @pytest.mark.parametrize("left", [100, 10])
@@ -138,7 +156,7 @@ def test_few_rows_mislead_no_search(kind: str, place: Path | None, rows: int) ->
         assert len(db.search(clustered(1, seed=3)[0], 10)) == rows
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(("kind", "metric"), KINDS_AND_METRICS)
 @pytest.mark.parametrize("magnitude", [1e-40, 1e-20, 1e20, 1e38])
 def test_extreme_magnitudes_mislead_no_search(kind: str, metric: str, magnitude: float) -> None:
     vectors = (clustered(2500) * np.float32(0.1)).astype(np.float64) * magnitude
@@ -162,22 +180,30 @@ def test_another_configuration_at_reopening_is_refused(kind: str, tmp_path: Path
 
 
 def test_a_breadth_is_used_or_refused_but_never_ignored(kind: str) -> None:
-    with open_database(kind, metric="cosine") as db:
+    with open_database(kind) as db:
         db.upsert_many(range(6000), clustered(6000))
         db.flush()
-        if kind != "hnsw":
-            with pytest.raises(InvalidParameterError, match="ef"):
-                db.search(clustered(1)[0], 10, ef=50)
-            return
-        queries = clustered(100, seed=9)
-        assert recall(db, queries, ef=10) < recall(db, queries, ef=200)
+        for name in {"ef", "n_probes"} - WIDE[kind].keys():
+            with pytest.raises(InvalidParameterError, match=name):
+                db.search(clustered(1)[0], 10, **{name: 50})
+        if kind in NARROW:
+            queries = clustered(100, seed=9)
+            assert recall(db, queries, **NARROW[kind]) < recall(db, queries, **WIDE[kind])
+
+
+@pytest.mark.parametrize("metric", ["cosine", "hamming"])
+def test_product_quantisation_is_refused_where_it_misleads(metric: str) -> None:
+    with pytest.raises(InvalidMetricError):
+        open_database("ivf-pq", metric=metric)
 
 
 def test_the_file_is_the_same_for_any_number_of_threads(kind: str, tmp_path: Path) -> None:
     images = []
     for threads in (1, 2, 3):
         path = tmp_path / f"{threads}.iqdb"
-        config = IqdbConfig(dim=DIM, index=KINDS[kind], threads=threads, database_id=bytes(16))
+        config = IqdbConfig(
+            dim=DIM, metric=DistanceMetric.DOT, index=KINDS[kind], threads=threads, database_id=bytes(16)
+        )
         with Iqdb.open_with(path, config) as db:
             db.upsert_many(range(3000), clustered(3000))
         images.append(path.read_bytes())

@@ -1,4 +1,4 @@
-// Arguments that several of the module's functions take, checked.
+// What the bindings of graphs and of lists have in common: code models, and blocks to be verified.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -14,15 +14,15 @@
 
 #include "buffers.hpp"
 #include "checksum.hpp"
+#include "code_table.hpp"
 #include "codes.hpp"
+#include "metric.hpp"
 
 namespace iqdb {
 
-namespace nb = nanobind;
-
 inline std::size_t at_least_one(std::int64_t value, const char* name) {
   if (value < 1) {
-    throw nb::value_error(
+    throw nanobind::value_error(
         (std::string(name) + " must be at least 1, found " + std::to_string(value)).c_str());
   }
   return static_cast<std::size_t>(value);
@@ -30,9 +30,13 @@ inline std::size_t at_least_one(std::int64_t value, const char* name) {
 
 inline Metric coded_metric(int number) {
   if (number < 0 || number > static_cast<int>(Metric::kManhattan)) {
-    throw nb::value_error(("metric has no codes: " + std::to_string(number)).c_str());
+    throw nanobind::value_error(("metric has no codes: " + std::to_string(number)).c_str());
   }
   return static_cast<Metric>(number);
+}
+
+inline CodeSum sum_of(Metric metric) {
+  return metric == Metric::kManhattan ? CodeSum::kAbsoluteDifference : CodeSum::kDot;
 }
 
 // A model is one f64 array, as it is stored: unit_length (0 or 1), scale, norm_unit, then the means.
@@ -49,6 +53,12 @@ inline CodeModel model_of(const Buffer<const double>& model, std::size_t dim) {
   model.expect_size(kModelHead + dim);
   for (std::size_t i = kModelHead; i < model.size(); ++i) out.mean.push_back(static_cast<float>(p[i]));
   return out;
+}
+
+inline std::size_t dim_of(const Buffer<const float>& vectors) {
+  if (vectors.ndim() != 2 || vectors.shape(1) == 0)
+    vectors.fail("must be a 2-D buffer with at least 1 column");
+  return vectors.shape(1);
 }
 
 // Blocks of a buffer that must be verified before use: (crcs, verified, prefix), or nothing.
