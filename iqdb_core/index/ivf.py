@@ -113,7 +113,8 @@ class IvfIndex:
         changes = int(lists.whole(CHANGES)[0]) + (vectors.n_rows - kept) + (self._n_rows - kept)
         if 3 * changes > vectors.n_rows:
             return self.build(config, vectors, threads)
-        return ListBuilder.carried(lists, self._metric, vectors, origin, changes, threads).arrays()
+        builder = ListBuilder.carried(lists, self._metric, vectors, self._n_rows, origin, changes, threads)
+        return builder.arrays()
 
     def search(
         self,
@@ -268,6 +269,8 @@ class OpenLists:
 
     def __init__(self, metric: int, arrays: Mapping[str, StoredArray]) -> None:
         self.arrays = arrays
+        if len(arrays[CHANGES].buffer) != 1:
+            raise ValueError(CHANGES)
 
         def buffer(name: str) -> Any:
             return arrays[name].buffer if name in arrays else None

@@ -84,6 +84,7 @@ class ListBuilder:
         lists: OpenLists,
         metric: int,
         vectors: VectorReader,
+        n_old_rows: int,
         origin: NDArray[Any],
         changes: int,
         threads: int,
@@ -95,7 +96,7 @@ class ListBuilder:
         if ivf.PQ_CODES in lists.arrays:
             product = ProductQuantiser(metric, centroids, np.asarray(lists.whole(ivf.PQ_BOOKS)))
         builder = cls(metric, model, centroids, product, vectors.n_rows, changes)
-        builder._copy(lists, origin)
+        builder._copy(lists, n_old_rows, origin)
         builder._add(vectors, np.flatnonzero(origin < 0), threads)
         return builder
 
@@ -135,9 +136,11 @@ class ListBuilder:
             for name, column in self._columns.items():
                 column[part] = columns[name]
 
-    def _copy(self, lists: OpenLists, origin: NDArray[Any]) -> None:
+    def _copy(self, lists: OpenLists, n_old_rows: int, origin: NDArray[Any]) -> None:
         """Take over the lists and codes of rows that were in the old snapshot."""
         old_rows = np.asarray(lists.whole(ivf.ROWS))
+        if not np.array_equal(np.sort(old_rows), np.arange(n_old_rows)):
+            raise ValueError("every row must be in the lists once")
         place = np.empty(len(old_rows), np.int64)
         place[old_rows] = np.arange(len(old_rows))
         kept = np.flatnonzero(origin >= 0)

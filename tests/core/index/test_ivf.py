@@ -10,7 +10,7 @@ import pytest
 
 from iqdb_core import DistanceMetric, Iqdb, IqdbConfig, IvfConfig, _kernels
 from iqdb_core.errors import ChecksumError
-from iqdb_core.index.ivf import IvfIndex
+from iqdb_core.index.ivf import InMemory, IvfIndex
 from iqdb_core.index.ivf_product import default_parts, pack_halves, unpack_halves
 from iqdb_core.index.topk import TopK
 
@@ -281,17 +281,8 @@ def test_what_a_fold_carries_over_equals_what_is_coded_anew(pq: bool, wide: int)
     settings = config(use_pq=pq).replace(dim=DIM * wide)
     arrays = IvfIndex.build(settings, Vectors(rows), 1)
 
-    class Stored:
-        blocks = None
-
-        def __init__(self, items: np.ndarray) -> None:
-            self.buffer = items
-
-        def verified(self) -> np.ndarray:
-            return self.buffer
-
     def stored(name: str) -> Any:
-        return Stored(arrays[name]) if name in arrays else None
+        return InMemory(arrays[name]) if name in arrays else None
 
     index = IvfIndex.open(settings.index.to_dict(), 2, N, stored)
     same = index.update(settings, Vectors(rows), np.arange(N), 1)
@@ -302,6 +293,23 @@ def test_what_a_fold_carries_over_equals_what_is_coded_anew(pq: bool, wide: int)
         np.testing.assert_array_equal(same[name], arrays[name])
         if name != "ivf.changes":
             np.testing.assert_array_equal(anew[name], arrays[name])
+
+
+@pytest.mark.parametrize("row", [1, N, 0xFFFFFFFF])
+def test_lists_that_lack_rows_are_refused_by_an_update_and_completed_by_a_scan(row: int) -> None:
+    rows = clustered(N)
+    arrays = dict(IvfIndex.build(config(), Vectors(rows), 1))
+    arrays["ivf.rows"] = np.full(N, row, np.uint32)
+
+    def stored(name: str) -> Any:
+        return InMemory(arrays[name]) if name in arrays else None
+
+    index = IvfIndex.open(config().index.to_dict(), 2, N, stored)
+    with pytest.raises(ValueError, match="once"):
+        index.update(config(), Vectors(rows), np.arange(N), 1)
+    if row >= N:
+        found = ask(index, rows, rows[:3])
+        assert (found.plan.rescanned, list(found.counts)) == (3, [10, 10, 10])
 
 
 @pytest.mark.parametrize("pq", [False, True])

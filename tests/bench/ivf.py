@@ -1,6 +1,6 @@
 """Inverted lists against faiss: training with two threads, and queries a second at equal recall with one.
 
-    python tests/bench/lists.py --vectors wordnet.npy --queries wordnet-queries.npy [--clusters 1360]
+    python tests/bench/ivf.py --vectors wordnet.npy --queries wordnet-queries.npy [--clusters 1360]
 
 Queries are asked one a call. Each library is swept over its probes, and speeds are compared at the recall
 that is asked for, interpolated between the neighbours on its curve. Rounds alternate between the libraries.
