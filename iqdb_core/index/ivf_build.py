@@ -205,5 +205,5 @@ def _encode(
     codes = np.empty((len(rows), -(-rows.shape[1] // _CODE_ALIGN) * _CODE_ALIGN), np.uint8)
     lengths = np.empty(len(rows), np.int32)
     norms = np.empty(len(rows), np.float32)
-    _kernels.encode_codes(model, rows, codes, lengths, norms, threads)
+    _kernels.encode_codes(model, rows, codes, lengths, norms, threads=threads)
     return codes, lengths, norms

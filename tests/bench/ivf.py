@@ -34,7 +34,7 @@ def train_ours(vectors: np.ndarray, clusters: int) -> Callable[[], None]:
         model = np.array(_kernels.train_codes(vectors, 2))
         codes = np.empty((n, -(-dim // 32) * 32), np.uint8)
         lengths, norms = np.empty(n, np.int32), np.empty(n, np.float32)
-        _kernels.encode_codes(model, vectors, codes, lengths, norms, 2)
+        _kernels.encode_codes(model, vectors, codes, lengths, norms, threads=2)
         centroids = np.empty((clusters, dim), np.float32)
         _kernels.train_clusters(model, codes, 2, ITERATIONS, 1, centroids, 2)
 
