@@ -19,7 +19,7 @@ from iqdb_core import (
     StructureError,
 )
 from iqdb_core.index import SUPPORTED_INDEX_KINDS
-from iqdb_core.index.hnsw import CODES, ENTRIES, LENGTHS, LINKS, MODEL, HnswIndex
+from iqdb_core.index.hnsw import BOUNDS, CODES, ENTRIES, LENGTHS, LINKS, MODEL, HnswIndex
 from iqdb_core.types import IndexKind
 
 N, DIM = 3000, 16
@@ -189,7 +189,7 @@ def test_another_default_breadth_leaves_the_graph_byte_for_byte(
 ) -> None:
     with filled(vectors, place, HnswConfig(m=8)) as db:
         before, digest = arrays(db), db.info()["snapshot_digest"]
-        assert set(before) == {MODEL, CODES, LENGTHS, LINKS, ENTRIES}
+        assert set(before) == {MODEL, CODES, LENGTHS, BOUNDS, LINKS, ENTRIES}
         wide = db.search_batch(vectors[:50], 10, ef=200)
         assert db.set_search_defaults(ef=200).changed
         assert db.config.index == HnswConfig(m=8, ef_search=200)
