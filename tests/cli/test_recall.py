@@ -116,7 +116,7 @@ def test_the_value_found_becomes_the_default_and_the_graph_stays(
     iqdb: Any, graph: Path, queries: Path
 ) -> None:
     before = graph_sections(iqdb, graph)
-    assert len(before) == 5
+    assert len(before) == 6  # model, codes, lengths, bounds, links, entries
     outcome = iqdb("recall", graph, queries, "--target", "0.97", "--save")
     assert outcome.status == 0
     told = json.loads(outcome.lines[-1])
