@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "codes.hpp"
+#include "random.hpp"
 #include "threads.hpp"
 
 namespace iqdb {
@@ -28,24 +29,6 @@ using Candidate = Walker::Candidate;
 bool nearer(const Candidate& x, const Candidate& y) {
   return x.key != y.key ? x.key < y.key : x.node < y.node;
 }
-
-// SplitMix64 (Steele et al., OOPSLA 2014): a fixed generator, so that a seed means the same everywhere.
-class Random {
- public:
-  explicit Random(std::uint64_t seed) : state_(seed) {}
-  std::uint64_t below(std::uint64_t bound) {
-    state_ += 0x9e3779b97f4a7c15U;
-    std::uint64_t x = state_;
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9U;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebU;
-    x ^= x >> 31;
-    return static_cast<std::uint64_t>((Wide{x} * bound) >> 64);
-  }
-
- private:
-  __extension__ typedef unsigned __int128 Wide;
-  std::uint64_t state_;
-};
 
 // What a walk's keys leave out: with it a key is the whole squared distance, which can be compared between
 // nodes.
@@ -109,7 +92,7 @@ class Builder {
     const std::size_t n = build_.codes.n;
     std::vector<std::uint32_t> order(build_.fresh.begin(), build_.fresh.end());
     for (const std::uint32_t node : order) std::fill_n(links_of(node), build_.degree, kNoNode);
-    Random random(build_.seed);
+    SplitMix random(build_.seed);
     for (std::size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random.below(i)]);
 
     std::size_t linked = n - order.size();
