@@ -66,7 +66,7 @@ FilterWiden = Annotated[
     typer.Option(
         "--filter-widen",
         metavar="N",
-        help="For hnsw: how far a search with a filter may widen its list. Default: 4.",
+        help="For hnsw: stored, and not used yet: a filter widens the list as it needs. Default: 4.",
     ),
 ]
 

@@ -79,14 +79,14 @@ class FlatConfig(IndexSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class HnswConfig(IndexSettings):
-    """Settings of a hierarchical navigable small world graph (Malkov and Yashunin, 2016).
+    """Settings of a navigable small world graph: the bottom layer of HNSW (Malkov and Yashunin, 2016).
 
     Attributes:
-        m: neighbours a node keeps on the upper levels; twice as many on the lowest.
+        m: neighbours chosen for a node when it is inserted; it keeps at most twice as many.
         ef_construction: candidates held while a node is inserted.
         ef_search: candidates held by a search that does not say otherwise.
-        filter_widen: by how much a filtered search widens its candidate list.
-        seed: start of the random numbers that assign the levels.
+        filter_widen: stored, and not used: a filtered search widens its pool by how rare the matches are.
+        seed: start of the random numbers that decide the order of insertion.
     """
 
     m: int = 16
