@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from iqdb_core import opening
+from iqdb_core._kernels import copy_vector
 from iqdb_core.search import vector_buffer
 from iqdb_core.search_request import at_least_one, parsed_filter
 from iqdb_core.searching import Searching
@@ -232,9 +233,12 @@ class Iqdb(Searching, Tuning):
             VectorIndexError: a leaf says what is not acceptable.
             PersistError: the record was not stored.
         """
+        store = self._store
         record_id = validate_id(id)
-        checked = vector_buffer(vector, self.dim, "vector")
-        self._store.upsert_one(record_id, checked.tobytes(), validate_metadata(metadata))
+        components = copy_vector(vector, store.dim)
+        if components is None:
+            components = vector_buffer(vector, store.dim, "vector").tobytes()
+        store.upsert_one(record_id, components, None if metadata is None else validate_metadata(metadata))
 
     def upsert_many(
         self,

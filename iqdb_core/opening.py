@@ -201,6 +201,8 @@ def _read(file: OpenFile, real: str, settings: HandleSettings, files: FileSystem
         with read_log(path, snapshot.database_id, snapshot.identity, snapshot.dim, files) as contents:
             if contents.n_frames and not contents.stale:
                 store.replay(contents)
+            if contents.torn_bytes or contents.room_bytes:
+                store.log_end = contents.valid_bytes
     return store if _is_at(files, file, real) else None
 
 
@@ -347,13 +349,36 @@ def check_conflicts(store: Store, config: IqdbConfig, *, check_index: bool) -> N
         raise conflict("database_id", config.database_id.hex(), stored.database_id.hex(), _FIXED)
 
 
+def _has_next_frame(store: Store, files: FileSystem) -> bool:
+    """Say whether a frame stands by now where the last reading of the log found none but room for one.
+
+    A frame written there leaves the file's length as it is, and its time too, as long as the system's
+    clock has not ticked since.
+    """
+    if store.log_end is None:
+        return False
+    from iqdb_core._kernels import crc32c
+    from iqdb_core.storage.log_scan import LogBytes, whole_frame
+
+    try:
+        file = files.open_read(log_path(store.path))
+    except FileIOError:
+        return True  # it was there a moment ago: opening anew says what has become of it
+    try:
+        log = LogBytes(file, files, files.status(file).st_size, window_bytes=1)
+        seed = crc32c(store.view().base.snapshot.database_id)
+        return whole_frame(log, store.log_end, seed) is not None
+    finally:
+        files.close(file)
+
+
 def refreshed(store: Store) -> Store | None:
     """Return a read-only store of what is on disk now, or None when that is what `store` has."""
     files = store.files
     snapshot = store.view().base.snapshot
     there = files.status_at(store.path)
     same = there is not None and (there.st_dev, there.st_ino) == snapshot.inode
-    if same and log_status(files, store.path) == store.log_status:
+    if same and log_status(files, store.path) == store.log_status and not _has_next_frame(store, files):
         return None
     settings = HandleSettings(store.fsync, store.threads, store.auto_compact)
     return open_for_reading(store.path, settings, files)
