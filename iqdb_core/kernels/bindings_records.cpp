@@ -93,7 +93,7 @@ nb::object encode_frame(BufferArg header_arg, nb::sequence parts, uint32_t seed)
 }  // namespace
 
 void bind_records(nb::module_& m) {
-  m.def("copy_vector", copy_vector, "vector"_a, "dim"_a,
+  m.def("copy_vector", copy_vector, "vector"_a.none(), "dim"_a,
         nb::sig("def copy_vector(vector: object, dim: int) -> bytes | None"),
         "A copy of a float32[dim] buffer whose components are finite; None for anything else.");
   m.def(

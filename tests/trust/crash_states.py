@@ -44,6 +44,7 @@ SECTOR_BYTES = 512
 _MAX_SUBSET_NAMES = 6
 _RANDOM_COMBINATIONS = 4
 _EVERY_BYTE_UP_TO = 1024
+_CUTS_OF_ZEROS = 4
 # The position of what a failed sync has given up: no sync comes after it.
 _GIVEN_UP = 1 << 60
 
@@ -97,6 +98,9 @@ def _cuts(op: Op, *, every_byte: bool) -> list[int]:
     end = op.offset + len(op.data)
     first = (op.offset // SECTOR_BYTES + 1) * SECTOR_BYTES
     cuts = [at - op.offset for at in range(first, end, SECTOR_BYTES)]
+    if len(cuts) > _CUTS_OF_ZEROS and not any(op.data):
+        # Room made in the log: wherever it is torn, what is there are zeros.
+        return cuts[: _CUTS_OF_ZEROS // 2] + cuts[-_CUTS_OF_ZEROS // 2 :]
     if every_byte and len(op.data) <= _EVERY_BYTE_UP_TO:
         cuts = list(range(1, len(op.data)))
     return cuts
