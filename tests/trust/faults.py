@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from recorder import Trace
-from workloads import Work, batch_of, contents
+from workloads import Work, batch_of, contents, state_of
 
 from iqdb_core import DatabaseNotFoundError, Error, Iqdb, PersistError, PoisonedError
 from iqdb_core.storage import files as files_module
@@ -268,7 +268,7 @@ def _go_on(work: Work, error: Exception, tally: FaultTally) -> list[Any]:
     if db is None or db._store.closed:
         # A creation or an opening that failed, or a closing, which acknowledges nothing new.
         return unacknowledged
-    seen = contents(db)
+    seen = state_of(db)
     assert seen in unacknowledged, f"the handle shows {seen}, which is neither before nor after the write"
     acceptable = [seen]
     if MAY_BE_THERE in str(error):
@@ -282,7 +282,7 @@ def _go_on(work: Work, error: Exception, tally: FaultTally) -> list[Any]:
             assert _is_refused(write), "a poisoned handle wrote"
     else:
         tally.went_on += 1
-        acceptable = [[*version, *contents(db)[-1:]] for version in acceptable]
+        acceptable = [version.plus(*contents(db)[-1:]) for version in acceptable]
     db.close(compact=False)
     return acceptable
 
@@ -303,7 +303,7 @@ def _check_reopened(path: str, acceptable: list[Any], folder: Path, said: str) -
         except DatabaseNotFoundError:
             assert None in acceptable, f"the database is gone; after {said}"
             return
-        seen = contents(db)
+        seen = state_of(db)
         assert seen in acceptable, f"found {seen}\nexpected one of {acceptable}\nafter {said}"
         assert read_only or seen == found
         found = seen
@@ -314,7 +314,7 @@ def _check_reopened(path: str, acceptable: list[Any], folder: Path, said: str) -
         db.close()
     assert {entry.name for entry in folder.iterdir()} == {"a.iqdb"}
     with Iqdb.open_existing(path, read_only=True) as db:
-        assert contents(db)[:-1] == found
+        assert contents(db)[:-1] == found.records
         assert "at last" in db
 
 

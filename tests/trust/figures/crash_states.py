@@ -24,6 +24,13 @@ HISTORIES = [
     ("many_frames", "never", 50, 400, 6),
     ("nothing_kept", "always", 100, None, 16),
     ("timer", "periodic", 100, None, 10),
+    ("hnsw", "always", 200, 3000, 16),
+    ("hnsw", "never", 60, 400, 6),
+    ("ivf", "always", 200, 3000, 16),
+    ("ivf", "periodic", 60, 1000, 6),
+    ("ivf_pq", "always", 200, 3000, 16),
+    ("hnsw_imported", "always", 100, 1500, 10),
+    ("ivf_pq_imported", "always", 100, 1500, 10),
 ]
 
 
@@ -37,6 +44,7 @@ def part(index: int, part: tuple[int, int], seed: int, *, long: bool) -> crashes
         limit=long_limit if long else short_limit,
         double_limit=doubles if long else 2,
         part=part,
+        every=1 if long else 4,
     )
 
 
