@@ -132,7 +132,7 @@ class LegacyDatabase:
             assert self.scan.torn is not None
             notes.append(
                 f"the last {self.torn_bytes} bytes of the log are no whole frame ({self.scan.torn.reason}) "
-                "and were left out, as an unfinished write is; 1.x leaves them out too, and says nothing"
+                "and were left out, as an unfinished write is"
             )
         return notes
 
