@@ -103,7 +103,7 @@ bool FilteredWalker::look_around(const Graph& graph, const GraphBlocks& blocks, 
     }
   }
   for (const std::uint32_t passed : through_) {
-    if (fresh_.size() >= graph.degree) {
+    if (fresh_.size() >= 2 * graph.degree) {
       // Another node may still pass through what was not needed here.
       visited_[passed >> 6] &= ~(std::uint64_t{1} << (passed & 63));
       continue;

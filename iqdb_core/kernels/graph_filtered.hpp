@@ -2,7 +2,7 @@
 //
 // The pool holds nodes that pass alone, so that it need not be wider than without a filter. A neighbour that
 // does not pass is not compared; its own neighbours are looked at in its place, as in ACORN-1 (Patel et al.,
-// arXiv 2403.04871), until an expanded node has found as many neighbours that pass as a node has links.
+// arXiv 2403.04871), until an expanded node has found twice as many neighbours that pass as a node has links.
 #pragma once
 
 #include <cstddef>

@@ -144,7 +144,9 @@ def figures(data: Data) -> Iterator[Figure]:
         for share in SHARES:
             limit = int(share * MARKS)
             condition = f"mark < {limit}"
-            truth = [{int(i) for i in row} for row in db.search_arrays(queries, K, filter=condition, exact=True)[0]]
+            truth = [
+                {int(i) for i in row} for row in db.search_arrays(queries, K, filter=condition, exact=True)[0]
+            ]
             selector = faiss.IDSelectorBitmap(np.packbits(marks < limit, bitorder="little"))
 
             def ask_faiss(ef: int, selector: faiss.IDSelector = selector) -> list[list[int]]:
