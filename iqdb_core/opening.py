@@ -22,6 +22,7 @@ from iqdb_core.errors import (
     SnapshotMissingError,
     UnsupportedVersionError,
 )
+from iqdb_core.lock_wait import check_lock_wait, when_unlocked
 from iqdb_core.log_link import log_path
 from iqdb_core.storage.files import OS_FILES, FileSystem, OpenFile
 from iqdb_core.storage.snapshot import Snapshot
@@ -74,19 +75,25 @@ class HandleSettings:
 
 
 def open_for_writing(
-    path: str | os.PathLike[str], settings: HandleSettings, files: FileSystem = OS_FILES
+    path: str | os.PathLike[str],
+    settings: HandleSettings,
+    files: FileSystem = OS_FILES,
+    *,
+    lock_wait: float = 0,
 ) -> Store:
-    """Lock and open an existing database.
+    """Lock and open an existing database; `lock_wait` is the time to wait for the lock, in seconds.
 
     Raises:
         DatabaseNotFoundError: there is none.
+        InvalidParameterError: `lock_wait` is no time.
         LegacyFormatError: it is one of iqdb 1.x.
         LockedError: another handle has it open for writing.
         DamagedError, UnsupportedVersionError, UnsupportedFeatureError, NotADatabaseError: a leaf
             says what is wrong with it.
     """
     real = files.resolve(path)
-    file = _lock(real, path, files)
+    check_lock_wait(lock_wait)
+    file = when_unlocked(lambda: _lock(real, path, files), lock_wait)
     try:
         snapshot = Snapshot.open(real, files, file=file)
         snapshot.check_writable()
@@ -308,7 +315,12 @@ def open_in_memory(config: IqdbConfig, files: FileSystem = OS_FILES) -> Store:
 
 
 def open_or_create(
-    path: str | os.PathLike[str], config: IqdbConfig, *, check_index: bool, files: FileSystem = OS_FILES
+    path: str | os.PathLike[str],
+    config: IqdbConfig,
+    *,
+    check_index: bool,
+    lock_wait: float = 0,
+    files: FileSystem = OS_FILES,
 ) -> Store:
     """Open a database, or create it when nothing is at the path.
 
@@ -317,13 +329,13 @@ def open_or_create(
     """
     settings = HandleSettings.of(config)
     try:
-        store = open_for_writing(path, settings, files)
+        store = open_for_writing(path, settings, files, lock_wait=lock_wait)
     except DatabaseNotFoundError:
         try:
             return create(path, config, files)
         except DatabaseExistsError:
             # Somebody else was faster. What they made is opened as if it had been there before.
-            store = open_for_writing(path, settings, files)
+            store = open_for_writing(path, settings, files, lock_wait=lock_wait)
     try:
         check_conflicts(store, config, check_index=check_index)
     except BaseException:
