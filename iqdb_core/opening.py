@@ -397,7 +397,11 @@ def _has_next_frame(store: Store, files: FileSystem) -> bool:
     except FileIOError:
         return True  # it was there a moment ago: opening anew says what has become of it
     try:
-        log = LogBytes(file, files, files.status(file).st_size, window_bytes=1)
+        status = files.status(file)
+        assert store.log_status is not None
+        if (status.st_dev, status.st_ino) != store.log_status[:2] or status.st_size < store.log_end:
+            return True  # the log was folded in meanwhile, and this is another one
+        log = LogBytes(file, files, status.st_size, window_bytes=1)
         seed = crc32c(store.view().base.snapshot.database_id)
         return whole_frame(log, store.log_end, seed) is not None
     finally:

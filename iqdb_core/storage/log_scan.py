@@ -96,7 +96,7 @@ class LogBytes:
 
     def read(self, offset: int, size: int) -> memoryview:
         """Return `size` bytes at `offset`, fewer where the log ends."""
-        size = min(size, self.size - offset)
+        size = max(0, min(size, self.size - offset))
         start = offset - self._offset
         if start < 0 or start + size > len(self._window):
             want = min(max(size, self._window_bytes), self.size - offset)

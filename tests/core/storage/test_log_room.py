@@ -208,6 +208,25 @@ def test_refresh_finds_a_frame_that_changed_neither_length_nor_time(database: Pa
         reader.close()
 
 
+def test_refresh_finds_that_the_log_was_made_anew_while_it_looked(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Iqdb.open_existing(database) as db:
+        for id_ in range(1, 5):
+            db.upsert(id_, [1.0] * DIM)
+        reader = Iqdb.open_existing(database, read_only=True)
+        db.compact()
+        db.upsert("later", [1.0] * DIM)
+        # What a reader sees that has asked for the status just before the compaction.
+        before = reader._store
+        names = before.view().base.snapshot
+        monkeypatch.setattr("iqdb_core.opening.log_status", lambda *_: before.log_status)
+        monkeypatch.setattr(names, "inode", (database.stat().st_dev, database.stat().st_ino))
+        assert reader.refresh()
+        assert "later" in reader
+        reader.close()
+
+
 def test_room_left_by_a_killed_writer_is_accounted_for_and_no_finding(database: Path) -> None:
     log = Path(f"{database}.wal")
     with Iqdb.open_existing(database) as db:
