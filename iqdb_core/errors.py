@@ -32,7 +32,8 @@ The tree begins at `Error`:
         ├── LogDamagedError
         ├── LogMismatchError
         ├── SnapshotMissingError
-        └── ContentMismatchError
+        ├── ContentMismatchError
+        └── NotRepairableError
 
 Each leaf builds its message from its fields (what, where, expected, found, what to do) and keeps
 those fields as attributes, so that a caller matches on facts and never on the text.
@@ -377,3 +378,11 @@ class ContentMismatchError(DamagedError):
             f"the rewritten file has content digest {found}, expected {expected}; "
             "it was thrown away and the database is unchanged",
         )
+
+
+class NotRepairableError(DamagedError):
+    """Too much of a database is damaged for a repair to keep anything of it."""
+
+    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+        self.reason = reason
+        super().__init__(path, f"cannot be repaired: {reason}; nothing was written")
