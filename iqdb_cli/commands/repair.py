@@ -88,11 +88,12 @@ def _repair(db: str, new: str, without_ids: str | None, threads: int | None) -> 
             bar.update(done)
 
         def write(row: int, vector: Any, metadata: dict[str, Any] | None) -> None:
-            if nameless is not None:
-                shown = None if metadata is None else metadata_to_json(metadata)
-                nameless.write_line(to_json({"row": row, "vector": vector.tolist(), "metadata": shown}))
+            assert nameless is not None
+            shown = None if metadata is None else metadata_to_json(metadata)
+            nameless.write_line(to_json({"row": row, "vector": vector.tolist(), "metadata": shown}))
 
-        return repair(db, new, without_id=write, threads=threads, progress=progress)
+        given = None if nameless is None else write
+        return repair(db, new, without_id=given, threads=threads, progress=progress)
 
 
 def _lines(report: RepairReport) -> list[str]:

@@ -78,7 +78,7 @@ def repair(
         DatabaseNotFoundError, NotADatabaseError, UnsupportedVersionError, UnsupportedFeatureError: there is
             nothing at `path` that this could repair.
         LockedError: another handle is writing to it.
-        NotRepairableError: nothing of it can be kept.
+        NotRepairableError: nothing of it can be kept, nor given to `without_id`.
         FileIOError: the system refused; nothing is left at `output`.
     """
     real = files.resolve(path)
@@ -195,7 +195,8 @@ class _Repair:
             *self._bare.finish(self._records),
             *changes.losses,
         ]
-        if not report.n_records and losses:
+        handed_out = self._without_id is not None and report.rows_without_ids
+        if not report.n_records and losses and not handed_out:
             raise NotRepairableError(report.path, "no record of it can be kept")
         if self._all_read and layout.header_proved and not report.proved:
             reason = (
