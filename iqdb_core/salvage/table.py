@@ -135,6 +135,8 @@ class TableFinder:
         taken: set[str] = set()
         for number, name in enumerate(names):
             slot = self._slots[number]
+            if name == CONFIG and self._stated_codec(at) not in {None, CODEC_NAMES[guess.codec]}:
+                return None
             if slot is not None and slot.name == name and slot.offset == at:
                 taken.add(name)
                 entry: SectionEntry | None = slot
@@ -160,7 +162,7 @@ class TableFinder:
         elif name == META_GROUPS:
             items = before[META_ROWS].shape0
         elif name == CONFIG:
-            items = self._config_bytes(at, guess)
+            items = None if self._stated_codec(at) is None else len(self._config_text(at))
         else:
             items = n_rows + (name == ID_OFFSETS)
         if items is None:
@@ -213,14 +215,15 @@ class TableFinder:
         ascend = words[0] == 0 and bool((words[1:count] > words[: count - 1]).all())
         return count if ascend and count >= 2 else None
 
-    def _config_bytes(self, at: int, guess: _Guess) -> int | None:
-        data = self._files.read(self._file, MAX_CONFIG_BYTES, at).split(b"\0", 1)[0]
+    def _config_text(self, at: int) -> bytes:
+        return self._files.read(self._file, MAX_CONFIG_BYTES, at).split(b"\0", 1)[0]
+
+    def _stated_codec(self, at: int) -> str | None:
+        """Return the codec that the configuration at `at` names; None when there is none."""
         try:
-            config = json.loads(data)
-            codec = str(config["compression"]).partition(":")[0]
+            return str(json.loads(self._config_text(at))["compression"]).partition(":")[0]
         except (ValueError, LookupError, TypeError, RecursionError):
             return None
-        return len(data) if codec == CODEC_NAMES[guess.codec] else None
 
     def _compressed_bytes(self, raw_bytes: int, at: int) -> int | None:
         """Return how long a compressed section is: its last number says where its last chunk ends."""

@@ -213,8 +213,10 @@ def snapshot_cases(subject: Subject, rng: random.Random) -> Iterator[Case]:
             for way in ("bit", "zeros", "noise"):
                 spoiled = _spoiled(image, start, stop, way, rng)
                 if spoiled != image:
-                    # One chunk may hold all of a section.
-                    whole = entry.codec != 0 and entry.raw_bytes <= entry.chunk_bytes
+                    # What stands in one block may be what all records need: kinds, or where chunks begin.
+                    last = stop == entry.offset + entry.stored_bytes
+                    whole = entry.codec != 0 and (last or entry.raw_bytes <= entry.chunk_bytes)
+                    whole = whole or entry.name == "ids.kinds"
                     yield Case(
                         f"{way} in {entry.name} at {start}",
                         spoiled,

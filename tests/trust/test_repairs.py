@@ -1,4 +1,7 @@
-"""What a repair keeps is what was there, and what it lost it says. `python tests/trust/repairs.py` tries all."""
+"""What a repair keeps is what was there, and what it lost it says.
+
+The program `repairs.py` beside this file tries every case.
+"""
 
 from __future__ import annotations
 
