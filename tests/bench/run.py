@@ -27,6 +27,7 @@ import data as datasets  # noqa: E402
 import exact  # noqa: E402
 import imports  # noqa: E402
 import startup  # noqa: E402
+import verify  # noqa: E402
 import writes  # noqa: E402
 from measure import Figure  # noqa: E402
 
@@ -36,6 +37,7 @@ GROUPS = {
     "imports": imports.figures,
     "writes": writes.figures,
     "approximate": approximate.figures,
+    "verify": verify.figures,
 }
 
 
