@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import approximate  # noqa: E402
 import data as datasets  # noqa: E402
 import exact  # noqa: E402
+import filtered  # noqa: E402
 import imports  # noqa: E402
 import startup  # noqa: E402
 import verify  # noqa: E402
@@ -38,6 +39,7 @@ GROUPS = {
     "writes": writes.figures,
     "approximate": approximate.figures,
     "verify": verify.figures,
+    "filtered": filtered.figures,
 }
 
 
