@@ -55,9 +55,9 @@ def command(
     threads: Threads = None,
     as_json: Json = False,
 ) -> int:
-    """Write everything that can be read of a damaged database into a new one, and say what is lost.
+    """Keep what can be read of a damaged database, in a new file.
 
-    The damaged file and its log are only read. A record is kept when a checksum proves its vector and its id,
+    It ends with an account of what is lost, to the row and the byte. The damaged file and its log are only read. A record is kept when a checksum proves its vector and its id,
     and without metadata when only these are lost; the index is built anew. Frames of the log behind a damaged
     one are applied too. The new database is verified at level records before it gets its name. The exit
     status is 0 when nothing was lost, 9 when something was, and 6 when nothing could be kept.
