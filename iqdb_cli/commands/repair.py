@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
   iqdb repair notes.iqdb -o repaired.iqdb
-  iqdb repair notes.iqdb -o repaired.iqdb --without-ids nameless.jsonl --json > account.json
+  iqdb repair notes.iqdb -o repaired.iqdb --json > account.json
+  iqdb repair notes.iqdb -o repaired.iqdb --without-ids nameless.jsonl
 """
 
 # More would only be read by a program; --json has them all.
@@ -57,10 +58,11 @@ def command(
 ) -> int:
     """Keep what can be read of a damaged database, in a new file.
 
-    It ends with an account of what is lost, to the row and the byte. The damaged file and its log are only read. A record is kept when a checksum proves its vector and its id,
-    and without metadata when only these are lost; the index is built anew. Frames of the log behind a damaged
-    one are applied too. The new database is verified at level records before it gets its name. The exit
-    status is 0 when nothing was lost, 9 when something was, and 6 when nothing could be kept.
+    It ends with an account of what is lost, to the row and the byte. The damaged file and its log are
+    only read. A record is kept when a checksum proves its vector and its id, and without metadata when
+    only these are lost; the index is built anew. Frames of the log behind a damaged one are applied
+    too. The new database is verified at level records before it gets its name. The exit status is 0
+    when nothing was lost, 9 when something was, and 6 when nothing could be kept.
     """
     report = _repair(db, new, without_ids, threads)
     with open_output() as out:

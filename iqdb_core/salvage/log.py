@@ -117,6 +117,7 @@ class _Recovery:
         self._log = LogBytes(file, files, files.status(file).st_size)
         self._changes = changes
         self._gaps: list[tuple[int, int]] = []
+        self._budget = 0
 
     def run(self) -> None:
         log, changes = self._log, self._changes
@@ -204,7 +205,7 @@ class _Recovery:
         log, seed = self._log, self._layout.seed
         self._gaps = []
         at = LOG_HEADER_BYTES
-        budget = 2 * log.size + _BUDGET_BYTES
+        self._budget = 2 * log.size + _BUDGET_BYTES
         while at < log.size:
             found = whole_frame(log, at, seed)
             if found is not None:
@@ -212,16 +213,11 @@ class _Recovery:
                 yield frame
                 at = frame.end
                 continue
-            following = None
-            for offset in markers(log, at + FRAME_ALIGNMENT):
-                size = FRAME_HEADER_BYTES + int.from_bytes(log.read(offset + 4, 4), "little")
-                budget -= min(size, log.size - offset)
-                if budget < 0:
-                    break
-                candidate = whole_frame(log, offset, seed)
-                if candidate is not None and self._settled_behind(offset, candidate[0], at):
-                    following = offset
-                    break
+            following = self._settled_behind(at)
+            if following is None and self._budget < 0:
+                reason = "what is there cannot be told from frames"
+                self._changes.losses.append(Loss("frames", log.path, reason, ranges=[(at, log.size)]))
+                return
             if following is None:
                 self._changes.notes.append(
                     f"the log ends in a torn tail of {log.size - at} bytes at byte {at}, that no reader uses:"
@@ -231,20 +227,29 @@ class _Recovery:
             self._gaps.append((at, following))
             at = following
 
-    def _settled_behind(self, offset: int, header: FrameHeader, gap: int) -> bool:
-        """Whether a frame, or one behind it, says that the log was durable beyond a gap.
+    def _settled_behind(self, gap: int) -> int | None:
+        """Return where the first whole frame behind a gap is, if one of them says that the gap was durable.
 
         If none does, nothing from the gap on had been promised, and a reader drops all of it.
         """
-        if header.settled_bytes > gap:
-            return True
         log = self._log
-        at = offset + FRAME_HEADER_BYTES + header.body_bytes
-        while (found := whole_frame(log, at, self._layout.seed)) is not None:
+        first = None
+        end = gap
+        for offset in markers(log, gap + FRAME_ALIGNMENT):
+            if offset < end:
+                continue  # within a whole frame
+            size = FRAME_HEADER_BYTES + int.from_bytes(log.read(offset + 4, 4), "little")
+            self._budget -= min(size, log.size - offset)
+            if self._budget < 0:
+                return None  # made to be expensive: no log that was ever written gets here
+            found = whole_frame(log, offset, self._layout.seed)
+            if found is None:
+                continue
+            first = offset if first is None else first
             if found[0].settled_bytes > gap:
-                return True
-            at += FRAME_HEADER_BYTES + found[0].body_bytes
-        return False
+                return first
+            end = offset + size
+        return None
 
     def _in_order(self, frames: list[_Frame], previous: int) -> list[_Frame]:
         """Return the frames in the order in which they were written, and report what is missing."""
@@ -258,8 +263,13 @@ class _Recovery:
         for sequence in sorted(by_sequence):
             candidates = by_sequence[sequence]
             if sequence == last + 1:
-                candidates = [frame for frame in candidates if frame.header.previous_crc == previous]
-            if not candidates or sequence == 0:
+                chained = [frame for frame in candidates if frame.header.previous_crc == previous]
+                if not chained:
+                    self._stray(candidates)
+                    continue
+                candidates = chained
+            elif sequence == 0:
+                self._stray(candidates)
                 continue
             if sequence > last + 1:
                 self._missing(last, sequence - 1)
@@ -267,6 +277,15 @@ class _Recovery:
             chosen.append(frame)
             last, previous = sequence, frame.header.frame_crc
         return chosen
+
+    def _stray(self, frames: list[_Frame]) -> None:
+        """Report frames that follow none of the others."""
+        for frame in frames:
+            place = [(frame.offset, frame.end)]
+            number = max(0, frame.header.sequence - 1)
+            reason = "it does not follow the frame before it"
+            self._changes.losses.append(Loss("frames", self._log.path, reason, number, 1, ranges=place))
+            self._changes.frames_lost += 1
 
     def _missing(self, first: int, stop: int) -> None:
         """Report that the frames first..stop (from 0) are not there."""

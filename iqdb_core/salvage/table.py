@@ -28,6 +28,7 @@ from iqdb_core.storage.layout import (
     ID_ORDER,
     IDS,
     MAX_CONFIG_BYTES,
+    MAX_EXPANSION,
     META_DATA,
     META_GROUPS,
     META_ROWS,
@@ -235,8 +236,14 @@ class TableFinder:
         fits = np.flatnonzero(((words + np.uint64(7)) & ~np.uint64(7)) + np.uint64(tail) == ends)
         for place in fits.tolist():
             offsets = words[place - chunks : place + 1]
-            if place >= chunks and offsets[0] == 0 and bool((offsets[1:] > offsets[:-1]).all()):
-                return 8 * (place + 1)
+            stored_bytes = 8 * (place + 1)
+            if (
+                place >= chunks
+                and offsets[0] == 0
+                and bool((offsets[1:] > offsets[:-1]).all())
+                and raw_bytes <= MAX_EXPANSION * stored_bytes
+            ):
+                return stored_bytes
         return None
 
     # --- The checksums ------------------------------------------------------------------------------

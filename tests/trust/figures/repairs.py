@@ -10,7 +10,7 @@ from figure import Row
 if TYPE_CHECKING:
     from figure import Run
 
-POSITION = 60
+POSITION = 70
 
 
 def rows(run: Run) -> list[Row]:
