@@ -107,6 +107,9 @@ def _write_text(out: Output, path: str, report: VerifyReport) -> None:
             out.write_line(f"  and {len(report.findings) - _SHOWN_FINDINGS} more, which --json lists")
         _write_list(out, "whole", report.whole)
         _write_list(out, "still works", report.works)
+        records_whole = any(sentence.startswith("all records") for sentence in report.works)
+        if not records_whole:
+            out.write_line(f'"iqdb repair {path} -o NEW" keeps what can be read')
     _write_list(out, "note", report.notes)
 
 
