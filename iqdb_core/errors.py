@@ -377,7 +377,11 @@ class LogDamagedError(DamagedError):
         whole = (
             "the snapshot is whole" if frame == 0 else (f"frames 0-{frame - 1} and the snapshot are whole")
         )
-        super().__init__(path, f"frame {frame} at byte {offset_bytes} is damaged ({reason}); {whole}")
+        super().__init__(
+            path,
+            f"frame {frame} at byte {offset_bytes} is damaged ({reason}); {whole}; "
+            'run "iqdb repair" to keep what is readable',
+        )
 
 
 class LogMismatchError(DamagedError):
