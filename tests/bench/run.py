@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import approximate  # noqa: E402
 import data as datasets  # noqa: E402
 import exact  # noqa: E402
+import filtered  # noqa: E402
 import imports  # noqa: E402
 import startup  # noqa: E402
 import writes  # noqa: E402
@@ -36,6 +37,7 @@ GROUPS = {
     "imports": imports.figures,
     "writes": writes.figures,
     "approximate": approximate.figures,
+    "filtered": filtered.figures,
 }
 
 
