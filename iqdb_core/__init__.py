@@ -43,10 +43,14 @@ if TYPE_CHECKING:
         InvalidMetricError,
         InvalidParameterError,
         InvalidVectorError,
+        LegacyDamagedError,
+        LegacyFormatError,
         LockedError,
         LogDamagedError,
         LogMismatchError,
         NotADatabaseError,
+        NotRepairableError,
+        NotRepresentableError,
         PersistError,
         PoisonedError,
         ReadOnlyError,
@@ -63,7 +67,9 @@ if TYPE_CHECKING:
     from iqdb_core.recall import RecallPoint, RecallReport
     from iqdb_core.records import Ids, MetadataColumns, RecordBatch
     from iqdb_core.reports import BulkReport, FoldReport, OptimizeReport
+    from iqdb_core.salvage import Loss, RepairReport, repair
     from iqdb_core.types import DistanceMetric, IndexKind, Metadata, MetadataValue, VectorId
+    from iqdb_core.verification import Finding, VerifyReport, verify
 
 __all__ = [
     "AsyncIqdb",
@@ -87,6 +93,7 @@ __all__ = [
     "Error",
     "FileIOError",
     "Filter",
+    "Finding",
     "FlatConfig",
     "FoldReport",
     "FsyncPolicy",
@@ -104,13 +111,18 @@ __all__ = [
     "Iqdb",
     "IqdbConfig",
     "IvfConfig",
+    "LegacyDamagedError",
+    "LegacyFormatError",
     "LockedError",
     "LogDamagedError",
     "LogMismatchError",
+    "Loss",
     "Metadata",
     "MetadataColumns",
     "MetadataValue",
     "NotADatabaseError",
+    "NotRepairableError",
+    "NotRepresentableError",
     "OptimizeReport",
     "PersistError",
     "PoisonedError",
@@ -118,6 +130,7 @@ __all__ = [
     "RecallPoint",
     "RecallReport",
     "RecordBatch",
+    "RepairReport",
     "SearchExplanation",
     "SnapshotMissingError",
     "StructureError",
@@ -126,6 +139,9 @@ __all__ = [
     "UnsupportedVersionError",
     "VectorId",
     "VectorIndexError",
+    "VerifyReport",
+    "repair",
+    "verify",
 ]
 
 _MODULES = {
@@ -137,6 +153,7 @@ _MODULES = {
     "Compression": "config",
     "DistanceMetric": "types",
     "Filter": "filters",
+    "Finding": "verification",
     "FlatConfig": "config",
     "FoldReport": "reports",
     "FsyncPolicy": "config",
@@ -147,6 +164,7 @@ _MODULES = {
     "Iqdb": "database",
     "IqdbConfig": "config",
     "IvfConfig": "config",
+    "Loss": "salvage",
     "Metadata": "types",
     "MetadataColumns": "records",
     "MetadataValue": "types",
@@ -154,8 +172,12 @@ _MODULES = {
     "RecallPoint": "recall",
     "RecallReport": "recall",
     "RecordBatch": "records",
+    "RepairReport": "salvage",
     "SearchExplanation": "explain",
     "VectorId": "types",
+    "VerifyReport": "verification",
+    "repair": "salvage",
+    "verify": "verification",
 }
 
 
