@@ -136,7 +136,9 @@ def test_codes_that_cannot_be_used_never_stand_in_the_way(bad: str | None, how: 
 
     found, wanted = TopK(3, 5), TopK(3, 5)
     index = HnswIndex.open({"ef_search": 10, "filter_widen": 4}, DistanceMetric.EUCLIDEAN.tag, N, reader)
-    plain = HnswIndex.open({"ef_search": 10, "filter_widen": 4}, DistanceMetric.EUCLIDEAN.tag, N, lambda _: None)
+    plain = HnswIndex.open(
+        {"ef_search": 10, "filter_widen": 4}, DistanceMetric.EUCLIDEAN.tag, N, lambda _: None
+    )
     for one, out in ((index, found), (plain, wanted)):
         assert (
             one.search(
