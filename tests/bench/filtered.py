@@ -1,9 +1,9 @@
-"""Filtered search against faiss HNSW with IDSelectorBitmap: one thread, one query a call, recall 0.99 or more.
+"""Filtered search against faiss HNSW with IDSelectorBitmap: one thread, one query a call, recall 0.99.
 
 faiss is handed a bitmap that is ready. iqdb is asked with the filter as an expression, and the whole call
-counts: once with one expression for all queries, so that the first call makes the mask and the others find it,
-and once with another expression for every query ("fresh"), which is the cost of the mask each time.
-Each side is taken at the fastest setting of a sweep that reaches the recall. faiss may also do without its
+counts: once with one expression for all queries, so that the first call makes the mask and the others find
+it, and once with another expression for every query ("fresh"), which is the cost of the mask each time.
+Each side is taken at the first setting of a sweep that reaches the recall. faiss may also do without its
 graph and scan the rows that the bitmap lets through (IndexFlat with the same selector), which is its best for
 small shares; those lines say "flat".
 """
