@@ -27,6 +27,7 @@ import data as datasets  # noqa: E402
 import exact  # noqa: E402
 import filtered  # noqa: E402
 import imports  # noqa: E402
+import ivf  # noqa: E402
 import startup  # noqa: E402
 import writes  # noqa: E402
 from measure import Figure  # noqa: E402
@@ -38,6 +39,7 @@ GROUPS = {
     "writes": writes.figures,
     "approximate": approximate.figures,
     "filtered": filtered.figures,
+    "ivf": ivf.figures,
 }
 
 
