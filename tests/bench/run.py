@@ -29,6 +29,7 @@ import filtered  # noqa: E402
 import imports  # noqa: E402
 import ivf  # noqa: E402
 import startup  # noqa: E402
+import verify  # noqa: E402
 import writes  # noqa: E402
 from measure import Figure  # noqa: E402
 
@@ -38,6 +39,7 @@ GROUPS = {
     "imports": imports.figures,
     "writes": writes.figures,
     "approximate": approximate.figures,
+    "verify": verify.figures,
     "filtered": filtered.figures,
     "ivf": ivf.figures,
 }
