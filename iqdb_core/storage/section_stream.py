@@ -26,9 +26,7 @@ Bytes = bytes | bytearray | memoryview
 _SPOOL_BYTES = 8 << 20
 """What a section may hold in memory before it goes on in a scratch file."""
 _WRITE_BYTES = 1 << 17
-"""How much one call writes, at a multiple of it. The page cache takes memory in pieces as large as place and
-length of a write allow. Small ones cost calls; the largest are seldom those that were freed a moment ago,
-and where the host of a virtual machine must find memory first, that takes longer than the copying."""
+"""How much one call writes, at a multiple of it: few calls, and no more than stays in a CPU's cache."""
 _WRITEBACK_BYTES = 32 << 20
 _COMPRESSED_TOGETHER = 32
 
