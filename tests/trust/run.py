@@ -2,8 +2,9 @@
 
     python tests/trust/run.py [--long] [--seed N] [--jobs N]
 
-The short form takes about a minute on two cores, the long one some minutes. It ends with status 1 when
-anything was lost. The same code runs, with fewer cases, in the tests beside this file.
+The short form takes some minutes on two cores, the long one the better part of an hour, most of it for
+damage. It ends with status 1 when anything was lost. The same code runs, with fewer cases, in the tests
+beside this file.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import crashes
 import faults
 import kills
+import run_damage
 import sabotage
 import workloads
 
@@ -118,6 +120,8 @@ def main() -> int:
                     failures.append(f"{what}: {error}\n" + "\n".join(getattr(error, "__notes__", [])))
             if done:
                 tallies[what] = total(done)
+        damaged, damaged_large, silent = run_damage.run(pool, seed, long=long)
+        failures += silent
     seconds = time.monotonic() - started
 
     cuts = tallies["cuts"]
@@ -137,6 +141,7 @@ def main() -> int:
         ("  acknowledged writes, lost", f"{kill.acknowledged:,} / {kill.lost}"),
         ("sabotage that happened", sabotaged.happened),
         ("  caught before the rename, without effect", f"{sabotaged.caught} / {sabotaged.harmless}"),
+        *run_damage.rows(damaged, damaged_large),
     ]
     print(f"| what | {'long' if long else 'short'} form, seed {seed} |\n|---|---|")
     for what, figure in rows:
