@@ -207,6 +207,16 @@ def carry_graph(metric: int, codes: Buffer, lengths: Buffer, links: Buffer, old_
         threads: At most so many threads; the result does not depend on it.
     """
 
+def check_graph(links: Buffer, entries: Buffer, threads: int = 1) -> tuple[list[int], list[int], int, int]:
+    """
+    What is wrong with the links of a stored graph (uint32[n, degree], uint32 entries).
+
+    Returns:
+        (counts, first nodes, unreachable, first unreachable). Counts are those of links that name no node, that
+        name their own node, that name a neighbour twice, and that stand behind an empty place; a node is
+        unreachable when no path leads to it from the entries. A first node means nothing where its count is 0.
+    """
+
 class StoredGraph:
     """A graph over codes, searched in place."""
 

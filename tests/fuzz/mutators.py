@@ -282,6 +282,8 @@ def _mutate_config(model: SnapshotModel, rng: Random) -> None:
         index = config["index"]
         holder = index if rng.randrange(3) else config
         key = rng.choice(sorted(holder) or ["kind"])
+        if not isinstance(index, dict):
+            return
     except (ValueError, KeyError, TypeError, IndexError):
         return
     values: list[object] = [

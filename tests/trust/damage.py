@@ -21,7 +21,7 @@ from memory_files import MemoryFiles
 
 from iqdb_core import Iqdb
 from iqdb_core.errors import PersistError
-from iqdb_core.storage import layout, verify, verify_records
+from iqdb_core.storage import layout, verify, verify_blocks, verify_records
 from iqdb_core.storage.snapshot import Snapshot
 
 QUERIES = ([1.0, 0.0, -1.0, 2.0, 0.5, 0.0, 0.0, 1.0], [-2.0] * DIM)
@@ -78,14 +78,14 @@ class _Inline:
     map = staticmethod(map)
 
 
-def verified(files: MemoryFiles) -> verify.VerifyReport:
+def verified(files: MemoryFiles, level: verify.Level) -> verify.VerifyReport:
     """Verify the database, on this thread."""
-    pools = verify.ThreadPoolExecutor, verify_records.ThreadPoolExecutor
+    pools = verify_blocks.ThreadPoolExecutor, verify_records.ThreadPoolExecutor
     try:
-        verify.ThreadPoolExecutor = verify_records.ThreadPoolExecutor = _Inline  # type: ignore[misc, assignment]
-        return verify.verify_file(PATH, threads=1, files=files)
+        verify_blocks.ThreadPoolExecutor = verify_records.ThreadPoolExecutor = _Inline  # type: ignore[misc, assignment]
+        return verify.verify_file(PATH, threads=1, level=level, files=files)
     finally:
-        verify.ThreadPoolExecutor, verify_records.ThreadPoolExecutor = pools  # type: ignore[misc]
+        verify_blocks.ThreadPoolExecutor, verify_records.ThreadPoolExecutor = pools  # type: ignore[misc]
 
 
 def answers(files: MemoryFiles, ids: list[Any]) -> Answers:
@@ -127,17 +127,21 @@ def record(db: Iqdb, id_: Any) -> Any:
 
 
 class Damaged:
-    """One database, and what its answers must be."""
+    """One database, and what its answers must be.
 
-    def __init__(self, small: Small) -> None:
+    Checksums see every change there is, so verify need not look at more; another `level` lets it.
+    """
+
+    def __init__(self, small: Small, level: verify.Level = "checksums") -> None:
         self.small = small
+        self.level = level
         self.images = {path: bytearray(image) for path, image in small.images.items()}
         self.files = MemoryFiles(self.images)
         self.right = answers(self.files, small.ids)
         assert not any(isinstance(answer, Exception) for answer in self.right.values()), self.right
         if small.states:
             assert self.right["records"] == small.states[-1]
-        report = verified(self.files)
+        report = verified(self.files, self.level)
         assert report.ok, report.findings
         self.tally = Tally()
         self._by_frames: dict[int, Answers] = {}
@@ -183,7 +187,9 @@ class Damaged:
         self.tally.refused += bool(errors)
         self.tally.unharmed += not errors and not torn
         try:
-            seen = not (report := verified(self.files)).ok or any("torn" in note for note in report.notes)
+            seen = not (report := verified(self.files, self.level)).ok or any(
+                "torn" in note for note in report.notes
+            )
         except PersistError:
             seen = True
         if not seen:
@@ -313,12 +319,19 @@ class Damaged:
 # --- Everything that is done to one database ------------------------------------------------------
 
 
-def run(small: Small, seed: int, *, share: int = 1, part: tuple[int, int] = (0, 1)) -> Tally:
+def run(
+    small: Small,
+    seed: int,
+    *,
+    share: int = 1,
+    part: tuple[int, int] = (0, 1),
+    level: verify.Level = "checksums",
+) -> Tally:
     """Damage one database in every way; of each kind of state try one of `share`, evenly chosen.
 
     `part` is (number, count): of what is to be tried, take every count-th state from number on.
     """
-    damaged = Damaged(small)
+    damaged = Damaged(small, level)
     rng = random.Random(seed)
     for name, states in states_of(damaged, rng).items():
         first = rng.randrange(share) if share > 1 else 0

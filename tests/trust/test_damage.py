@@ -1,4 +1,4 @@
-"""A sample of what `run_damage.py --long` does in full: damage gives an error or the undamaged answer."""
+"""A sample of what `run.py --figures damage --long` does in full: damage gives an error or the right answer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CASES = [
 
 @pytest.mark.parametrize(("index", "compression"), CASES)
 def test_no_damage_to_a_snapshot_changes_an_answer_in_silence(index: str, compression: str) -> None:
-    tally = damage.run(damage_databases.small(index, compression), seed=1, share=700)
+    tally = damage.run(damage_databases.small(index, compression), seed=1, share=700, level="structure")
 
     assert tally.bits > 400
     assert tally.truncations > 50
@@ -30,7 +30,7 @@ def test_no_damage_to_a_snapshot_changes_an_answer_in_silence(index: str, compre
 
 
 def test_no_damage_to_a_log_changes_an_answer_in_silence() -> None:
-    tally = damage.run(damage_databases.with_log(), seed=1, share=200)
+    tally = damage.run(damage_databases.with_log(), seed=1, share=200, level="structure")
 
     assert tally.bits > 70
     assert tally.swaps > 100
