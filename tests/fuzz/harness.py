@@ -14,12 +14,12 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "trust")]
 
-import atheris
+import atheris  # noqa: E402 - the folders first
 
 with atheris.instrument_imports(include=["iqdb_core", "iqdb_cli"], enable_loader_override=False):
     from targets import TARGETS
 
-from corpus import inputs_of
+from corpus import inputs_of  # noqa: E402
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""A sample of what `run.py --figures damage --long` does in full: damage gives an error or the right answer."""
+"""A sample of what `run.py --figures damage --long` does in full: an error or the undamaged answer."""
 
 from __future__ import annotations
 
