@@ -101,12 +101,13 @@ class ParquetSource:
         """Return about how many bytes a row of these columns takes when decoded."""
         wanted = set(columns)
         total = 0
-        for group in range(self.metadata.num_row_groups):
-            row_group = self.metadata.row_group(group)
-            for index in range(row_group.num_columns):
-                column = row_group.column(index)
-                if column.path_in_schema.split(".", 1)[0] in wanted or column.path_in_schema in wanted:
-                    total += column.total_uncompressed_size
+        with parquet_errors(self.name):
+            for group in range(self.metadata.num_row_groups):
+                row_group = self.metadata.row_group(group)
+                for index in range(row_group.num_columns):
+                    column = row_group.column(index)
+                    if column.path_in_schema.split(".", 1)[0] in wanted or column.path_in_schema in wanted:
+                        total += column.total_uncompressed_size
         return total // max(1, self.n_rows)
 
     def read_group(self, file: Any, group: int, columns: list[str], rows: int) -> Iterator[Any]:

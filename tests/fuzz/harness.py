@@ -8,6 +8,7 @@ FOLDER receives what adds coverage. `run.py` starts this; it needs atheris on th
 from __future__ import annotations
 
 import random
+import struct
 import sys
 from pathlib import Path
 
@@ -39,7 +40,11 @@ def main() -> None:
         if rng.randrange(8) == 0:
             return bytes(atheris.Mutate(data, max_size))
         for _ in range(rng.choice((1, 1, 2, 4))):
-            data = target.mutate(data, rng)
+            try:
+                data = target.mutate(data, rng)
+            except (ValueError, OverflowError, struct.error):
+                # What was put together cannot be taken apart any more: a matter of the mutation alone.
+                return bytes(atheris.Mutate(data, max_size))
         return data[:max_size]
 
     def one(data: bytes) -> None:

@@ -2,9 +2,9 @@
 
     python tests/fuzz/memory.py TARGET [FOLDER ...]
 
-Prints one line of JSON. Whatever an input says, reading it takes at most `CONSTANT_BYTES` and
-`PER_BYTE` times its size beyond what the process had before, plus what its compressed sections decode to,
-which the format limits to 4096 times what they take.
+Prints one line of JSON. Whatever an input says, reading it takes at most `CONSTANT_BYTES` and `PER_BYTE`
+times its size beyond what the process had before. The size is that of the file and of what its compressed
+sections decode to, which the format limits to 4096 times what they take.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main() -> int:
     slowest = 0.0
     for name, data in _inputs(target, sys.argv[2:]):
         grown, seconds = _measured(target, data)
-        bound = CONSTANT_BYTES + PER_BYTE * len(data) + _decoded_bytes(data)
+        bound = CONSTANT_BYTES + PER_BYTE * (len(data) + _decoded_bytes(data))
         if grown > bound:
             raise SystemExit(f"{name}: {len(data):,} bytes took {grown:,} bytes of memory, at most {bound:,}")
         inputs += 1

@@ -27,9 +27,8 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "trust")]
 
 import loop  # noqa: E402 - the folders first
 from corpus import inputs_of  # noqa: E402
-from targets import TARGETS  # noqa: E402
+from targets import NATIVE, TARGETS  # noqa: E402
 
-NATIVE = ("text", "bytes", "graph", "lists")
 HANG_SECONDS = 20
 MEMORY_MB = 2048
 SEED_BYTES = 4096
@@ -72,11 +71,11 @@ def main() -> int:
         else:
             done = fuzz_native(name.removeprefix("native-"), seconds, work, options.seed)
         everything.append(done)
-        print(
-            f"| {name} | {done.by} | {done.executions:,} | {done.corpus:,} | {done.crashes} | {done.peak_mb:.0f} "
-            f"| {done.grown_mb:.1f} | {done.slowest_seconds:.2f} |",
-            flush=True,
-        )
+        figures = (
+            name, done.by, f"{done.executions:,}", f"{done.corpus:,}", done.crashes, f"{done.peak_mb:.0f}",
+            f"{done.grown_mb:.1f}", f"{done.slowest_seconds:.2f}",
+        )  # fmt: skip
+        print(f"| {' | '.join(map(str, figures))} |", flush=True)
     crashes = sum(done.crashes for done in everything)
     print(
         f"\nexecutions {sum(done.executions for done in everything):,}, corpus "

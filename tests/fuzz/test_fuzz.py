@@ -12,7 +12,7 @@ import loop
 import mutators
 import pytest
 from corpus import HERE, KINDS, inputs_of
-from targets import TARGETS, Target
+from targets import NATIVE, TARGETS, Target
 
 EXECUTIONS = {"snapshot": 120, "log": 120, "compact": 60, "legacy": 100, "filter": 500, "parquet": 150}
 
@@ -59,7 +59,7 @@ def test_a_log_is_put_together_so_that_it_is_read() -> None:
 
 def test_the_committed_inputs_are_few_and_belong_to_targets() -> None:
     folders = {path.name for kind in KINDS for path in (HERE / kind).iterdir()}
-    assert folders <= {*TARGETS, "native"}
+    assert folders <= {*TARGETS, *(f"native-{name}" for name in NATIVE)}
     files = [path for kind in KINDS for path in Path(HERE / kind).rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 1_000_000
     assert all(list(inputs_of(name)) for name in TARGETS)
