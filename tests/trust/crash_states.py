@@ -278,6 +278,16 @@ class Crashes:
             self._take(position, op)
             if self._every == 1 or position == len(self._trace) - 1 or not self._rng.randrange(self._every):
                 self._collect()
+        return self._listed()
+
+    def states_at(self, position: int) -> list[CrashState]:
+        """Return the states after the first `position` entries of the trace."""
+        for at, op in enumerate(self._trace[:position]):
+            self._take(at, op)
+        self._collect()
+        return self._listed()
+
+    def _listed(self) -> list[CrashState]:
         found = []
         for key, (floor, ceiling, lossless, torn) in self._found.items():
             names = {name: inode for name, inode, _, _ in key}
