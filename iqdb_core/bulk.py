@@ -22,6 +22,7 @@ from iqdb_core.sources import checked_batch
 from iqdb_core.storage.digest_value import ContentDigest
 from iqdb_core.storage.files import OS_FILES
 from iqdb_core.storage.snapshot_writer import SnapshotWriter
+from iqdb_core.stored_config import stored_config
 
 if TYPE_CHECKING:
     import os
@@ -183,6 +184,7 @@ def bulk_load(
         store.check_writable()
         view = store.view()
         snapshot: Snapshot = view.base.snapshot
+        stored_config(snapshot)
         path = None if store.in_memory else store.path
         load = BulkLoad(
             lambda: NewSnapshot(path, store.files, like=store.lock_file),

@@ -21,6 +21,7 @@ from iqdb_core.storage.files import OpenFile
 from iqdb_core.storage.read_back import ReadBack, sync_and_read_back
 from iqdb_core.storage.snapshot import Snapshot
 from iqdb_core.storage.snapshot_writer import SnapshotWriter
+from iqdb_core.stored_config import stored_config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -190,6 +191,7 @@ def fold(
             if store.log is not None:
                 store.log.remove()
             return _report(old, old, view, log_bytes, changed=False)
+        stored_config(old)
         path = None if store.in_memory else store.path
         with NewSnapshot(path, store.files, like=store.lock_file) as new:
             expected = view_digest(view, threads)

@@ -135,18 +135,17 @@ class Store:
     @property
     def config(self) -> IqdbConfig:
         """The configuration: what the file says, and this handle's own settings."""
-        from iqdb_core.config import FsyncPolicy, IqdbConfig
+        from iqdb_core.config import FsyncPolicy
+        from iqdb_core.stored_config import stored_config
 
         snapshot = self.view().base.snapshot
-        return IqdbConfig.from_dict(
-            {
-                **snapshot.config,
-                "fsync": FsyncPolicy.parse(self.fsync),
-                "threads": self.threads,
-                "auto_compact": self.auto_compact,
-                "database_id": snapshot.database_id,
-                "cache": None if self.cache is None else self.cache.config,
-            }
+        return stored_config(
+            snapshot,
+            fsync=FsyncPolicy.parse(self.fsync),
+            threads=self.threads,
+            auto_compact=self.auto_compact,
+            database_id=snapshot.database_id,
+            cache=None if self.cache is None else self.cache.config,
         )
 
     # --- Writing --------------------------------------------------------------------------------

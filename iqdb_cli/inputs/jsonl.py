@@ -178,6 +178,14 @@ class JsonlReader:
         if not isinstance(record, dict):
             found = f"is {_kind_text(record)}"
             raise BadInputError(self.name, f"{found}, expected an object with a vector", line=number)
+        for key in record:
+            try:
+                key.encode()
+            except UnicodeEncodeError:
+                # What follows takes keys as UTF-8, which has no half of a surrogate pair.
+                raise BadInputError(
+                    self.name, f"has a key that is not Unicode text: {key!r}", line=number
+                ) from None
         return record
 
     def _choose_fields(self, record: dict[str, Any]) -> None:

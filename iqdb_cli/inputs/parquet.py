@@ -46,10 +46,12 @@ def parquet_errors(source: str) -> Iterator[None]:
     """Turn what Arrow raises about a file into one line that names it."""
     try:
         yield
-    except (pa.ArrowException, OSError, EOFError) as error:
+    except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and error.errno:
             raise FileIOError(source, "read", error) from None
         problem = str(error).split("\n", 1)[0].strip() or type(error).__name__
+        if isinstance(error, UnicodeDecodeError):
+            problem = "the name of a column is not UTF-8"
         raise BadInputError(source, f"cannot be read as Parquet: {problem}") from None
 
 
@@ -69,8 +71,9 @@ class ParquetSource:
         if not source.is_regular or source.position:
             source.spool()
         first = self.open()
-        self.schema = first.schema_arrow
-        self.metadata = first.metadata
+        with parquet_errors(self.name):
+            self.schema = first.schema_arrow
+            self.metadata = first.metadata
         self.n_rows: int = self.metadata.num_rows
         if not 0 <= self.n_rows <= MAX_ROWS:
             raise BadInputError(self.name, f"declares {self.n_rows} rows, expected at most {MAX_ROWS}")
@@ -98,12 +101,13 @@ class ParquetSource:
         """Return about how many bytes a row of these columns takes when decoded."""
         wanted = set(columns)
         total = 0
-        for group in range(self.metadata.num_row_groups):
-            row_group = self.metadata.row_group(group)
-            for index in range(row_group.num_columns):
-                column = row_group.column(index)
-                if column.path_in_schema.split(".", 1)[0] in wanted or column.path_in_schema in wanted:
-                    total += column.total_uncompressed_size
+        with parquet_errors(self.name):
+            for group in range(self.metadata.num_row_groups):
+                row_group = self.metadata.row_group(group)
+                for index in range(row_group.num_columns):
+                    column = row_group.column(index)
+                    if column.path_in_schema.split(".", 1)[0] in wanted or column.path_in_schema in wanted:
+                        total += column.total_uncompressed_size
         return total // max(1, self.n_rows)
 
     def read_group(self, file: Any, group: int, columns: list[str], rows: int) -> Iterator[Any]:
@@ -186,7 +190,11 @@ class ParquetReader:
         for group, (start, stop) in enumerate(pairwise(starts)):
             if start == stop:
                 continue
-            column = next(self._file.read_group(self._file.open(), group, [vector], 1)).column(vector)
+            batch = next(self._file.read_group(self._file.open(), group, [vector], 1), None)
+            if batch is None:
+                found = f"row group {group} holds 0 rows, the footer declares {stop - start}"
+                raise BadInputError(self.name, found)
+            column = batch.column(vector)
             if column.null_count:
                 raise BadInputError(self.name, "vector is null", row=0)
             return len(column[0].values)

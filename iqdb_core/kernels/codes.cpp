@@ -27,6 +27,12 @@ double rounded(double x) {
   return (x + kMagic) - kMagic;
 }
 
+// `value` within low..high. Files may hold vectors and models that make it NaN: that is then `low`, where a
+// conversion to an integer would be undefined.
+double within(double low, double value, double high) {
+  return std::min(std::max(low, value), high);
+}
+
 // The components that are dim, as float64.
 class Components {
  public:
@@ -101,7 +107,7 @@ void encode_rows(const CodeModel& model, const float* rows, std::size_t n, std::
       for (std::size_t j = 0; j < dim; ++j) {
         values[j] = (x[j] - double{model.mean[j]}) * model.scale;
         code[j] = static_cast<std::uint8_t>(
-            static_cast<int>(rounded(std::clamp<double>(values[j], -kCodeReach, kCodeReach))) + kCodeCentre);
+            static_cast<int>(rounded(within(-kCodeReach, values[j], kCodeReach))) + kCodeCentre);
       }
       std::fill(code + dim, code + stride, static_cast<std::uint8_t>(kCodeCentre));
       std::int32_t length = 0;
@@ -127,8 +133,7 @@ void encode_query(const CodeModel& model, bool is_signed, const float* query, st
   const std::vector<double>& x = components.of(query);
   for (std::size_t j = 0; j < dim; ++j) {
     const double value = (x[j] - double{model.mean[j]}) * model.scale;
-    code[j] =
-        static_cast<std::uint8_t>(static_cast<int>(rounded(std::clamp(value, low, high))) + kCodeCentre);
+    code[j] = static_cast<std::uint8_t>(static_cast<int>(rounded(within(low, value, high))) + kCodeCentre);
   }
   std::fill(code + dim, code + code_stride(dim), static_cast<std::uint8_t>(kCodeCentre));
 }
@@ -145,7 +150,8 @@ std::int64_t encode_direction(const CodeModel& model, const float* query, std::s
     offset += value * (double{model.mean[j]} * model.scale - kCodeCentre);
   }
   std::fill(code + dim, code + code_stride(dim), std::uint8_t{0});
-  return static_cast<std::int64_t>(rounded(offset));
+  constexpr double kFar = 0x1p50;  // sums of codes are far smaller
+  return static_cast<std::int64_t>(within(-kFar, rounded(offset), kFar));
 }
 
 }  // namespace iqdb

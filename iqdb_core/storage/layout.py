@@ -215,6 +215,28 @@ RECORD_SECTIONS = (
 """The sections of the records themselves, in the order in which they stand in a file."""
 CONFIG_KEYS = ("compression", "dim", "index", "metric", "provenance")
 """The keys of the JSON object in `config`, no more and no fewer."""
+INDEX_SETTINGS: dict[str, dict[str, tuple[int, int] | None]] = {
+    "flat": {},
+    "hnsw": {
+        "m": (2, 512),
+        "ef_construction": (1, 65_536),
+        "ef_search": (1, 65_536),
+        "filter_widen": (1, 1_024),
+        "seed": (0, 2**64 - 1),
+    },
+    "ivf": {
+        "n_clusters": (1, 2**24),
+        "n_probes": (1, 2**24),
+        "training_sample_size": (1, 2**32 - 1),
+        "use_pq": None,
+        "pq_subvectors": (1, 65_536),
+        "pq_refine_factor": (0, 65_536),
+        "seed": (0, 2**64 - 1),
+    },
+}
+"""The other keys of `index` by its kind: the least and the greatest integer, or None for a boolean."""
+NULL_SETTINGS = frozenset({"pq_subvectors"})
+"""Settings that may be null."""
 COMPRESSIBLE_SECTIONS = frozenset({VECTORS, IDS, ID_KINDS, ID_OFFSETS, ID_BYTES, META_DATA})
 
 # --- Snapshot: limits ---------------------------------------------------------------------------

@@ -38,6 +38,7 @@ from iqdb_core.storage.layout import (
     ID_ORDER,
     IDS,
     INDEX_KIND_TAGS,
+    INDEX_SETTINGS,
     KNOWN_FEATURES_INCOMPAT,
     KNOWN_FLAGS,
     MAX_CHUNK_BYTES,
@@ -50,6 +51,7 @@ from iqdb_core.storage.layout import (
     META_GROUPS,
     META_ROWS,
     METRIC_TAGS,
+    NULL_SETTINGS,
     PAGE_BYTES,
     RECORD_SECTIONS,
     SECTION_ENTRY_BYTES,
@@ -320,7 +322,27 @@ def check_config(data: bytes, header: Header, path: str) -> dict[str, Any]:
     for name, (said, meant) in facts.items():
         if type(said) is not int or said != meant:
             raise StructureError(path, f"config.{name}", f"what the header says ({meant})", said)
+    _check_index_settings(index, path)
     return dict(config)
+
+
+def _check_index_settings(index: dict[str, Any], path: str) -> None:
+    """Check the settings of the index, which a search uses as they are."""
+    settings = INDEX_SETTINGS[index["kind"]]
+    if index.keys() != {"kind", *settings}:
+        expected = f"the keys {', '.join(sorted(settings))}" if settings else "no settings"
+        raise StructureError(path, "config.index", expected, f"one with {', '.join(sorted(index))}")
+    for name, limits in settings.items():
+        value = index[name]
+        if value is None and name in NULL_SETTINGS:
+            continue
+        if limits is None:
+            right, expected = type(value) is bool, "true or false"
+        else:
+            right = type(value) is int and limits[0] <= value <= limits[1]
+            expected = f"an integer in {limits[0]}..{limits[1]}"
+        if not right:
+            raise StructureError(path, f"config.index.{name}", expected, value)
 
 
 def _text(value: object) -> str:

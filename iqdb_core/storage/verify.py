@@ -253,7 +253,7 @@ class Verifier:
         for start, stop in gaps:
             data = self.files.read(self.file, stop - start, start)
             self.report.checked_bytes += len(data)
-            if any(data):
+            if data.strip(b"\0"):
                 self.found(
                     "padding",
                     start,

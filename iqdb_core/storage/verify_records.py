@@ -230,11 +230,9 @@ class _Records:
         except (KeyError, ChecksumError):
             return None
         except StructureError as error:
-            findings.append(
-                self.finding(
-                    ID_OFFSETS, "", problem_of(error), f"the ids of rows {start} to {stop - 1} cannot be read"
-                )
-            )
+            name = IDS if self.header.id_encoding == ID_ENCODING_U64 else ID_OFFSETS
+            effect = f"the ids of rows {start} to {stop - 1} cannot be read"
+            findings.append(self.finding(name, "", problem_of(error), effect))
             return None
         ids = Ids(None, kinds, offsets - offsets[0], data)
         problem = ids.first_problem()

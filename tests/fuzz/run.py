@@ -1,0 +1,180 @@
+"""Fuzz every target for some time, guided by coverage, and print what was done.
+
+    python tests/fuzz/run.py --minutes N [--target T ...] [--work DIR]
+
+The decoders in Python are fuzzed by atheris where it is installed, else without guidance; the kernels in C++
+by libFuzzer with AddressSanitizer and UndefinedBehaviorSanitizer where clang++ and its runtime are there.
+The minutes are shared out to the targets. Inputs that add coverage stay in DIR and are where the next run
+begins; afterwards all of them are run once more and their memory is measured. The status is 1 when an input
+crashed, hung for 20 seconds or took too much memory; it lies in DIR/crashes then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "trust")]
+
+import loop  # noqa: E402 - the folders first
+from corpus import inputs_of  # noqa: E402
+from targets import NATIVE, TARGETS  # noqa: E402
+
+HANG_SECONDS = 20
+MEMORY_MB = 2048
+SEED_BYTES = 4096
+
+
+@dataclass
+class Done:
+    """What became of one target."""
+
+    target: str
+    by: str
+    executions: int = 0
+    corpus: int = 0
+    crashes: int = 0
+    peak_mb: float = 0.0
+    grown_mb: float = 0.0
+    slowest_seconds: float = 0.0
+
+
+def main() -> int:
+    """Fuzz, print a table, and return the status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = [*TARGETS, *(f"native-{name}" for name in NATIVE)]
+    parser.add_argument("--minutes", type=float, required=True, help="for all targets together")
+    parser.add_argument("--target", nargs="*", choices=names, metavar="T", help=f"of {', '.join(names)}")
+    parser.add_argument("--work", type=Path, default=HERE.parent.parent / "build" / "fuzz", metavar="DIR")
+    parser.add_argument("--seed", type=int, default=0, help="0: another one each time (default)")
+    options = parser.parse_args()
+    chosen = options.target or names
+    seconds = max(1, round(60 * options.minutes / len(chosen)))
+    work = options.work.resolve()
+    print("| target | by | executions | corpus | crashes | peak MiB | most for an input MiB | slowest s |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    everything = []
+    for name in chosen:
+        if name in TARGETS:
+            done = fuzz_python(name, seconds, work, options.seed)
+        else:
+            done = fuzz_native(name.removeprefix("native-"), seconds, work, options.seed)
+        everything.append(done)
+        figures = (
+            name, done.by, f"{done.executions:,}", f"{done.corpus:,}", done.crashes, f"{done.peak_mb:.0f}",
+            f"{done.grown_mb:.1f}", f"{done.slowest_seconds:.2f}",
+        )  # fmt: skip
+        print(f"| {' | '.join(map(str, figures))} |", flush=True)
+    crashes = sum(done.crashes for done in everything)
+    print(
+        f"\nexecutions {sum(done.executions for done in everything):,}, corpus "
+        f"{sum(done.corpus for done in everything):,}, crashes {crashes}, peak memory "
+        f"{max(done.peak_mb for done in everything):.0f} MiB"
+    )
+    return 1 if crashes else 0
+
+
+def fuzz_python(name: str, seconds: int, work: Path, seed: int) -> Done:
+    """Fuzz a decoder, then measure the memory of everything in its corpus."""
+    folder, crashes = work / "corpus" / name, work / "crashes" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    crashes.mkdir(parents=True, exist_ok=True)
+    before = len(list(crashes.iterdir()))
+    if importlib.util.find_spec("atheris") is None:
+        done = Done(name, "mutation alone")
+        try:
+            done.executions = loop.mutate(TARGETS[name], seed or os.getpid(), seconds=seconds).executions
+        except loop.CrashError as error:
+            print(f"{loop.save(crashes, error)}: {error}", file=sys.stderr)
+    else:
+        done = Done(name, "atheris")
+        _libfuzzer([sys.executable, HERE / "harness.py", name, folder], done, seconds, crashes, seed)
+    _measure_memory(name, folder, done)
+    done.corpus = len(list(folder.iterdir())) + sum(1 for _ in inputs_of(name))
+    done.crashes += len(list(crashes.iterdir())) - before
+    return done
+
+
+def fuzz_native(name: str, seconds: int, work: Path, seed: int) -> Done:
+    """Build the harness of a kernel and fuzz it."""
+    cmake, clang = shutil.which("cmake"), shutil.which("clang++")
+    if cmake is None or clang is None:
+        return Done(name, "not run: needs cmake and clang++ with its libFuzzer runtime")
+    tree = work / "native"
+    generator = ["-G", "Ninja"] if shutil.which("ninja") else []
+    for command in (
+        [cmake, "-S", HERE / "native", "-B", tree, *generator, f"-DCMAKE_CXX_COMPILER={clang}"],
+        [cmake, "--build", tree, "--target", f"fuzz_{name}", "-j", str(os.cpu_count() or 1)],
+    ):
+        built = subprocess.run(command, capture_output=True, text=True, check=False)
+        if built.returncode:
+            print(built.stdout[-2000:], built.stderr[-2000:], file=sys.stderr)
+            return Done(name, "not built", crashes=1)
+    folder, crashes = work / "corpus" / f"native-{name}", work / "crashes" / f"native-{name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    crashes.mkdir(parents=True, exist_ok=True)
+    for number, (_, data) in enumerate(inputs_of(f"native-{name}")):
+        (folder / f"seed-{number:04d}").write_bytes(data)
+    if name == "text":
+        for number, data in enumerate(TARGETS["jsonl"].seeds()):
+            # In front of the text stand the options, and they are taken from the end of the input.
+            (folder / f"jsonl-{number:04d}").write_bytes(data + bytes((9, 8, 64, 1)))
+    before = len(list(crashes.iterdir()))
+    done = Done(name, "libFuzzer, ASan, UBSan")
+    _libfuzzer([tree / f"fuzz_{name}", folder, f"-max_len={SEED_BYTES}"], done, seconds, crashes, seed)
+    done.corpus = len(list(folder.iterdir()))
+    done.crashes += len(list(crashes.iterdir())) - before
+    return done
+
+
+def _libfuzzer(command: list[object], done: Done, seconds: int, crashes: Path, seed: int) -> None:
+    """Run a fuzzer of libFuzzer's kind and read its figures."""
+    options = [
+        f"-max_total_time={seconds}", f"-timeout={HANG_SECONDS}", f"-rss_limit_mb={MEMORY_MB}",
+        f"-artifact_prefix={crashes}/", "-print_final_stats=1", f"-seed={seed}",
+    ]  # fmt: skip
+    ended = subprocess.run(
+        [*map(str, command), *options], capture_output=True, text=True, check=False, errors="replace"
+    )
+    said = ended.stdout + ended.stderr
+    figures = dict(re.findall(r"stat::(\w+):\s+(\d+)", said))
+    runs = re.findall(r"^(?:Done |#)(\d+)", said, re.MULTILINE)
+    done.executions = int(figures.get("number_of_executed_units", runs[-1] if runs else 0))
+    done.peak_mb = float(figures.get("peak_rss_mb", 0))
+    slowest = figures.get("slowest_unit_time_sec")
+    done.slowest_seconds = float(slowest or 0)
+    if ended.returncode:
+        print(said[-4000:], file=sys.stderr)
+        if not any(crashes.iterdir()):
+            done.crashes += 1
+
+
+def _measure_memory(name: str, folder: Path, done: Done) -> None:
+    """Run everything in the corpus once more, in a process that measures."""
+    ended = subprocess.run(
+        [sys.executable, HERE / "memory.py", name, folder], capture_output=True, text=True, check=False
+    )
+    if ended.returncode:
+        print(ended.stdout[-2000:], ended.stderr[-4000:], file=sys.stderr)
+        done.crashes += 1
+        return
+    found = json.loads(ended.stdout)
+    if "skipped" not in found:
+        done.peak_mb = max(done.peak_mb, found["peak_rss_bytes"] / 2**20)
+        done.grown_mb = found["peak_growth_bytes"] / 2**20
+        done.slowest_seconds = max(done.slowest_seconds, found["slowest_seconds"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""The short form of fuzzing: the committed inputs, and some mutations that are the same every time.
+
+`python tests/fuzz/run.py --minutes N` looks for new ones, guided by coverage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import loop
+import mutators
+import pytest
+from corpus import HERE, KINDS, inputs_of
+from targets import NATIVE, TARGETS, Target
+
+EXECUTIONS = {"snapshot": 120, "log": 120, "compact": 60, "legacy": 100, "filter": 500, "parquet": 150}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_no_committed_input_crashes_its_target(name: str) -> None:
+    assert loop.replay(TARGETS[name]).executions
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_no_mutation_crashes_its_target(name: str) -> None:
+    done = loop.mutate(TARGETS[name], seed=1, executions=EXECUTIONS.get(name, 200))
+
+    # Something got through, and something did not: else the mutations would be worth nothing.
+    assert len(done.outcomes) >= 2, done.outcomes
+
+
+def test_a_crash_is_told_with_its_input() -> None:
+    def run(data: bytes) -> str:
+        raise KeyError("ids.offsets")
+
+    def seeds() -> Iterator[bytes]:
+        yield b"seed"
+
+    with pytest.raises(loop.CrashError, match="KeyError") as caught:
+        loop.mutate(Target("example", run, seeds, mutators.mutate_bytes, 100), seed=1, executions=10)
+    assert caught.value.data
+
+
+def test_a_snapshot_is_put_together_as_it_was() -> None:
+    for data in list(TARGETS["snapshot"].seeds()):
+        model = mutators.SnapshotModel.of(data)
+        assert model is not None
+        assert model.build() == data
+
+
+def test_a_log_is_put_together_so_that_it_is_read() -> None:
+    data = next(TARGETS["log"].seeds())
+    model = mutators.LogModel.of(data)
+
+    assert model is not None
+    assert TARGETS["log"].run(model.build({}, {})) == "read"
+
+
+def test_the_committed_inputs_are_few_and_belong_to_targets() -> None:
+    folders = {path.name for kind in KINDS for path in (HERE / kind).iterdir()}
+    assert folders <= {*TARGETS, *(f"native-{name}" for name in NATIVE)}
+    files = [path for kind in KINDS for path in Path(HERE / kind).rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 1_000_000
+    assert all(list(inputs_of(name)) for name in TARGETS)
