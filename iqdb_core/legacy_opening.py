@@ -100,7 +100,9 @@ def legacy_store(file: OpenFile, settings: HandleSettings, files: FileSystem) ->
             hint=f'"iqdb compact {database.path} -o NEW.iqdb" has no such limit',
         )
     config, notes = database.config()
-    with SnapshotWriter(bytearray(), config.stored_dict(), _NO_DATABASE_ID, threads=settings.threads) as writer:
+    with SnapshotWriter(
+        bytearray(), config.stored_dict(), _NO_DATABASE_ID, threads=settings.threads
+    ) as writer:
         for batch in database.batches():
             writer.append(batch)
         writer.finish()
@@ -113,7 +115,9 @@ def legacy_store(file: OpenFile, settings: HandleSettings, files: FileSystem) ->
     return store
 
 
-def open_legacy(path: str | os.PathLike[str], files: FileSystem = OS_FILES, *, salvage: bool = False) -> LegacyDatabase:
+def open_legacy(
+    path: str | os.PathLike[str], files: FileSystem = OS_FILES, *, salvage: bool = False
+) -> LegacyDatabase:
     """Open a database of iqdb 1.x, as it is at one moment although a program of 1.x may be writing to it.
 
     Raises:

@@ -13,7 +13,7 @@ from iqdb_core.index.hnsw import BOUNDS, CODES, ENTRIES, LENGTHS, LINKS, MODEL, 
 from iqdb_core.types import DistanceMetric
 
 if TYPE_CHECKING:
-    from iqdb_core.index.check import Checked, Stored
+    from iqdb_core.index.check import Checked, Slab, Stored
 
 _FAULTS: Final = (
     "name a node that there is not",
@@ -83,13 +83,17 @@ def _check_codes(stored: Stored, checked: Checked, usable: set[str]) -> None:
     assert stored.vectors is not None
     again = Codes(stored, stored.arrays[MODEL])
     arrays = stored.arrays
-    for start, stop, _, codes, lengths, norms, bounds in again.slabs():
+
+    def check(slab: Slab) -> None:
+        start, stop = slab.start, slab.stop
         if CODES in usable:
-            again.compare(CODES, start, (arrays[CODES][start:stop] != codes).any(axis=1))
+            again.compare(CODES, start, (arrays[CODES][start:stop] != slab.codes).any(axis=1))
         if LENGTHS in usable:
-            again.compare(LENGTHS, start, arrays[LENGTHS][start:stop] != lengths)
+            again.compare(LENGTHS, start, arrays[LENGTHS][start:stop] != slab.lengths)
         if NORMS in usable:
-            again.compare(NORMS, start, arrays[NORMS][start:stop] != norms)
+            again.compare(NORMS, start, arrays[NORMS][start:stop] != slab.norms)
         if BOUNDS in usable:
-            again.compare(BOUNDS, start, (arrays[BOUNDS][:, start:stop] != bounds).any(axis=0))
+            again.compare(BOUNDS, start, (arrays[BOUNDS][:, start:stop] != slab.bounds).any(axis=0))
+
+    again.run(check)
     again.report(checked, {CODES: MISLEADS, NORMS: MISLEADS, BOUNDS: MISLEADS, LENGTHS: MISSES})

@@ -228,7 +228,9 @@ class LegacyDatabase:
             data, at, length_bytes = self._record(place)
             at = id_end(data, at, len(data), length_bytes=length_bytes) + 4 * component
             at += 4 if place < 0 else 0
-            found = MalformedError(at, f"component {component} of a vector", vectors[row, component], "finite")
+            found = MalformedError(
+                at, f"component {component} of a vector", vectors[row, component], "finite"
+            )
             raise self._damaged(place, found)
 
     def _place(self, number: int) -> int:
@@ -273,7 +275,9 @@ class LegacyDatabase:
         for row in range(snapshot.n_rows):
             value = self._id_at(snapshot.row_start(row))
             if value in seen:
-                error = MalformedError(snapshot.row_start(row), "id", repr(value), "one that no other row has")
+                error = MalformedError(
+                    snapshot.row_start(row), "id", repr(value), "one that no other row has"
+                )
                 return snapshot.damaged(error)
             seen.add(value)
         raise AssertionError

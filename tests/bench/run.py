@@ -27,7 +27,9 @@ import data as datasets  # noqa: E402
 import exact  # noqa: E402
 import filtered  # noqa: E402
 import imports  # noqa: E402
+import ivf  # noqa: E402
 import startup  # noqa: E402
+import verify  # noqa: E402
 import writes  # noqa: E402
 from measure import Figure  # noqa: E402
 
@@ -37,7 +39,9 @@ GROUPS = {
     "imports": imports.figures,
     "writes": writes.figures,
     "approximate": approximate.figures,
+    "verify": verify.figures,
     "filtered": filtered.figures,
+    "ivf": ivf.figures,
 }
 
 
