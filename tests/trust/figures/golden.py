@@ -14,7 +14,7 @@ from figure import Row
 if TYPE_CHECKING:
     from figure import Run
 
-POSITION = 70
+POSITION = 68
 ROOT = Path(__file__).parents[3]
 GOLDEN = ROOT / "formats" / "golden"
 
