@@ -38,7 +38,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "recall": CommandEntry("recall", "Measure recall and speed of the index against exact search."),
     "inspect": CommandEntry("inspect", "Show what a database holds and where its bytes go."),
     "verify": CommandEntry("verify", "Check whether a database is whole."),
-    "export": CommandEntry("export", "Export all records to .npy, Parquet or JSON lines."),
+    "export": CommandEntry("export", "Export all records to .npy, Parquet or JSON lines, or for iqdb 1.x."),
 }
 
 

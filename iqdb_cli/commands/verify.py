@@ -51,9 +51,19 @@ def command(
     Nothing is written. If something is damaged, it says what, what that means, what is whole and what
     still works, and the exit status is 6.
     """
+    from iqdb_core.errors import UnsupportedVersionError
     from iqdb_core.storage.verify import verify_file
 
-    report = verify_file(db, level=level.value, threads=threads)
+    try:
+        report = verify_file(db, level=level.value, threads=threads)
+    except UnsupportedVersionError as error:
+        from iqdb_core.legacy import is_legacy
+
+        if not is_legacy(error):
+            raise
+        from iqdb_core.legacy.report import verify_legacy
+
+        report = verify_legacy(db, level=level.value)
     with open_output() as out:
         if as_json:
             out.write_line(to_json(report.to_dict()))

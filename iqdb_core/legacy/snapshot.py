@@ -74,7 +74,7 @@ class LegacySnapshot:
     # --- Header ---------------------------------------------------------------------------------
 
     def _header(self, image: memoryview) -> layout.LegacyHeader:
-        if len(image) < _PREAMBLE_BYTES or image[:8] != layout.SNAPSHOT_MAGIC:
+        if len(image) < _PREAMBLE_BYTES or bytes(image[:8]) != layout.SNAPSHOT_MAGIC:
             raise NotADatabaseError(self.path, 'it does not begin with "IQDBPRST"')
         version = int.from_bytes(image[8:_PREAMBLE_BYTES], "little")
         assert version in LEGACY_VERSIONS, "the caller has looked"

@@ -1,7 +1,7 @@
 """Lets the Rust crate iqdb 1.0.0 itself read what we write, and write what we read. No test; needs cargo.
 
-    python tests/legacy/with_crate.py check     exports databases of every kind and compares what 1.x finds
-    python tests/legacy/with_crate.py make      writes formats/golden-1x/made-*, with what 1.x says of them
+python tests/legacy/with_crate.py check     exports databases of every kind and compares what 1.x finds
+python tests/legacy/with_crate.py make      writes formats/golden-1x/made-*, with what 1.x says of them
 """
 
 from __future__ import annotations
