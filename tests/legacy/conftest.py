@@ -95,3 +95,15 @@ def bits(words: list[str]) -> Any:
 
 def names_in(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())
+
+
+@pytest.fixture
+def facts() -> Any:
+    """Return a function that reads what is said of a golden file."""
+    return facts_of
+
+
+@pytest.fixture
+def words() -> Any:
+    """Return a function that makes a vector of the bits of its components."""
+    return bits

@@ -395,7 +395,7 @@ def test_way_19_the_periodic_policy_syncs_though_no_write_follows(tmp_path: Path
 
 
 def test_way_20_a_flipped_bit_in_the_header_is_reported(tmp_path: Path, golden: Any) -> None:
-    """Fails if a header field can change unnoticed. That of 1.x has no checksum: the payload says it again."""
+    """Fails if a header field can change unnoticed. 1.x has no checksum there, but says it twice."""
     path = tmp_path / "a.iqdb"
     Iqdb.open(path, 2).close()
     damaged = bytearray(path.read_bytes())
@@ -408,7 +408,7 @@ def test_way_20_a_flipped_bit_in_the_header_is_reported(tmp_path: Path, golden: 
 
 
 def test_way_21_snapshot_and_log_of_two_moments_are_not_put_together(tmp_path: Path, golden: Any) -> None:
-    """Fails if an old snapshot takes a newer log, or a reader of 1.x keeps one that was replaced meanwhile."""
+    """Fails if an old snapshot takes a newer log, or one of 1.x that is replaced meanwhile is kept."""
     path = tmp_path / "a.iqdb"
     written(path, 2)
     with Iqdb.open_existing(path) as db:
@@ -459,7 +459,7 @@ def test_way_22_an_empty_id_is_refused_at_the_door(tmp_path: Path, golden: Any) 
         ):
             with pytest.raises(InvalidIdError, match="empty"):
                 call()
-    with pytest.raises(LogDamagedError, match="frame 0 at byte 12 .* id is empty"):
+    with pytest.raises(LogDamagedError, match=r"frame 0 at byte 12 .* id is empty"):
         ids_of(golden("made-way-22"))
 
 
