@@ -119,6 +119,7 @@ class ConversionReport:
         n_rows: records in both.
         digest: the content digest of the new one.
         notes: what was left out or is not as it was, a sentence each.
+        lost: of these, what could not be read of a damaged log.
     """
 
     version: int
@@ -127,6 +128,7 @@ class ConversionReport:
     n_rows: int
     digest: str
     notes: tuple[str, ...]
+    lost: tuple[str, ...] = ()
 
 
 def convert(
@@ -182,6 +184,7 @@ def convert(
         n_rows=report.n_rows,
         digest=report.digest,
         notes=(*database.notes(), *notes),
+        lost=tuple(database.lost),
     )
 
 

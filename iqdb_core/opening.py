@@ -335,7 +335,7 @@ def open_or_create(
 # --- Contradictions -----------------------------------------------------------------------------
 
 _FIXED = "it cannot change; open the file with its own value, or create another database"
-_INDEX_HINT = "open it without one; to change it, export the records and import them into a new file"
+_INDEX_HINT = "open it without one; optimize changes the index of a database"
 _COMPRESSION_HINT = "compact the database with the new compression to change it"
 
 

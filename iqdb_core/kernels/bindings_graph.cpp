@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <limits>
 #include <optional>
 #include <string>
@@ -23,6 +24,7 @@
 #include "codes.hpp"
 #include "dispatch.hpp"
 #include "graph_build.hpp"
+#include "graph_check.hpp"
 #include "graph_search.hpp"
 #include "threads.hpp"
 
@@ -171,6 +173,26 @@ std::vector<std::uint32_t> carry(int metric, BufferArg codes_arg, BufferArg leng
   return build.entries;
 }
 
+std::tuple<std::vector<std::size_t>, std::vector<std::size_t>, std::size_t, std::size_t> check(
+    BufferArg links_arg, BufferArg entries_arg, std::int64_t threads) {
+  const Buffer<const std::uint32_t> links(links_arg, "links");
+  const Buffer<const std::uint32_t> entries(entries_arg, "entries");
+  if (links.ndim() != 2) links.fail("must be a 2-D buffer");
+  const std::size_t n = links.shape(0);
+  if (n > kMaxNodes) links.fail("has more rows than a graph can number");
+  const std::size_t degree = degree_of(links, n);
+  const std::size_t workers = at_least_one(threads, "threads");
+  GraphFaults faults;
+  {
+    const nb::gil_scoped_release released;
+    faults = check_graph(links.data(), n, degree, {entries.data(), entries.size()}, workers);
+  }
+  return {{std::begin(faults.count), std::end(faults.count)},
+          {std::begin(faults.first_node), std::end(faults.first_node)},
+          faults.unreachable,
+          faults.first_unreachable};
+}
+
 // A stored graph, held open for searches from any number of threads.
 class StoredGraph {
  public:
@@ -203,7 +225,8 @@ class StoredGraph {
                                       std::int64_t breadth, std::int64_t scored, BufferArg rows_arg,
                                       BufferArg distances_arg, BufferArg counts_arg, BufferArg visited_arg,
                                       const std::optional<BufferArg>& mask_arg, std::int64_t threads,
-                                      const BlocksArg& vector_blocks_arg, double max_distance) const {
+                                      const BlocksArg& vector_blocks_arg, double max_distance,
+                                      bool filtered) const {
     const Buffer<const float> vectors(vectors_arg, "vectors");
     const Buffer<const float> queries(queries_arg, "queries");
     const Buffer<std::int64_t> rows(rows_arg, "out_rows");
@@ -229,6 +252,8 @@ class StoredGraph {
     task.breadth = std::max(at_least_one(breadth, "breadth"), task.k);
     task.scored = std::max(at_least_one(scored, "scored"), task.k);
     if (mask_arg) task.mask = mask.emplace(*mask_arg, "mask").expect_at_least(n / 8 + (n % 8 != 0)).data();
+    if (filtered && task.mask == nullptr) throw nb::value_error("a filtered walk needs a mask");
+    task.filtered = filtered;
     if (std::isnan(max_distance)) throw nb::value_error("max_distance must not be NaN");
     task.max_distance = max_distance;
     task.threads = at_least_one(threads, "threads");
@@ -312,6 +337,13 @@ Args:
     m: As at the build.
     ef_construction: As at the build.
     threads: At most so many threads; the result does not depend on it.)");
+  m.def("check_graph", &check, "links"_a, "entries"_a, "threads"_a = 1,
+        R"(What is wrong with the links of a stored graph (uint32[n, degree], uint32 entries).
+
+Returns:
+    (counts, first nodes, unreachable, first unreachable). Counts are those of links that name no node, that
+    name their own node, that name a neighbour twice, and that stand behind an empty place; a node is
+    unreachable when no path leads to it from the entries. A first node means nothing where its count is 0.)");
   nb::class_<StoredGraph>(m, "StoredGraph", "A graph over codes, searched in place.")
       .def(nb::init<int, std::int64_t, BufferArg, BufferArg, BufferArg, BufferArg, BufferArg,
                     const std::optional<BufferArg>&, const BlocksArg&, const BlocksArg&>(),
@@ -321,8 +353,11 @@ Args:
           "search", &StoredGraph::search, "vectors"_a, "queries"_a, "k"_a, "breadth"_a, "scored"_a,
           "out_rows"_a, "out_distances"_a, "out_counts"_a, "out_visited"_a, nb::kw_only(),
           "mask"_a = nb::none(), "threads"_a = 1, "vector_blocks"_a = nb::none(),
-          nb::arg("max_distance").sig("...") = HUGE_VAL,
+          nb::arg("max_distance").sig("...") = HUGE_VAL, "filtered"_a = false,
           R"(Walk the graph for each query and score the nearest `scored` rows that pass the mask by their vectors.
+
+A walk goes over all nodes and picks out those that pass at its end; with `filtered` its pool holds nodes that
+pass alone, and nodes that do not are passed through.
 
 Returns:
     (0, 0), or what is damaged (1 codes, 2 links, 3 vectors) and its block; then the outputs mean nothing.)");

@@ -23,7 +23,7 @@ from iqdb_core.legacy.snapshot import LegacySnapshot
 from iqdb_core.storage.digest_value import ContentDigest
 from iqdb_core.storage.files import OS_FILES, FileSystem, OpenFile
 from iqdb_core.storage.layout import LOG_SUFFIX
-from iqdb_core.storage.verify import Finding, VerifyReport
+from iqdb_core.storage.verify_report import Finding, VerifyReport
 
 if TYPE_CHECKING:
     import os
@@ -111,7 +111,7 @@ def verify_legacy(
     """
     found = _Examined(path, files)
     report = VerifyReport(found.path, level)
-    report.checked_bytes = found.file_bytes + found.log_bytes
+    report.checked_bytes = report.file_bytes = found.file_bytes + found.log_bytes
     if found.snapshot is None:
         assert found.snapshot_error is not None
         _add(report, found.snapshot_error, found.path, found.file_bytes, _NOT_OPENED)

@@ -247,6 +247,18 @@ def whole_frame(log: LogBytes, offset: int, seed: int) -> tuple[FrameHeader, mem
     return header, body
 
 
+def markers(log: LogBytes, start: int) -> Iterator[int]:
+    """Yield where from `start` on a frame may begin."""
+    for base in range(start, log.size, _WINDOW_BYTES):
+        window = bytes(log.read(base, _WINDOW_BYTES))
+        place = window.find(FRAME_MARKER)
+        while place >= 0:
+            # Windows begin at multiples of 8, as frames do, so no marker is cut in two.
+            if place % FRAME_ALIGNMENT == 0:
+                yield base + place
+            place = window.find(FRAME_MARKER, place + 1)
+
+
 def _reason_not_torn(log: LogBytes, offset: int, sequence: int, seed: int) -> str | None:
     """Return why the bytes from `offset` on, no whole frame, are damage; None for a torn tail.
 

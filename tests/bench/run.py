@@ -25,8 +25,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 import approximate  # noqa: E402
 import data as datasets  # noqa: E402
 import exact  # noqa: E402
+import filtered  # noqa: E402
 import imports  # noqa: E402
 import startup  # noqa: E402
+import verify  # noqa: E402
 import writes  # noqa: E402
 from measure import Figure  # noqa: E402
 
@@ -36,6 +38,8 @@ GROUPS = {
     "imports": imports.figures,
     "writes": writes.figures,
     "approximate": approximate.figures,
+    "verify": verify.figures,
+    "filtered": filtered.figures,
 }
 
 

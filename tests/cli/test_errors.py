@@ -44,6 +44,7 @@ EXPECTED = {
     "TruncatedError": 6,
     "LogDamagedError": 6,
     "LogMismatchError": 6,
+    "NotRepairableError": 6,
     "ContentMismatchError": 6,
     "SnapshotMissingError": 6,
 }

@@ -134,6 +134,10 @@ def test_every_reading_command_works_on_a_database_of_1x(golden: Any) -> None:
     assert "can only be read" in iqdb("compact", path, status=7)[1]
     assert "drops this and the 8 whole frames" in iqdb("verify", golden("damaged-wal-midcrc"), status=6)[0]
     iqdb("inspect", golden("damaged-wal-midcrc"), status=6)
+    saved = path.with_name("saved.iqdb")
+    kept = iqdb("repair", golden("damaged-wal-midcrc"), "-o", saved, status=9)[0]
+    assert "40 records; not everything could be kept" in kept
+    assert "191 bytes of the log from byte 306 on are no frame and were lost" in kept
     iqdb("search", golden("damaged-snap-hdrdim"), "--like", "7", status=6)
 
 
