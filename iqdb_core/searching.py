@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from iqdb_core.search import query_block, search, vector_buffer
+from iqdb_core.search import nearest, query_block, search, vector_buffer
 from iqdb_core.search_request import search_request
 
 if TYPE_CHECKING:
@@ -53,6 +53,12 @@ class Searching:
         store = self._store
         view = store.lease()
         try:
+            plain = filter is None and not exact and max_distance is None and n_probes is None
+            if plain and view.is_whole and store.cache is None:
+                # Most calls are of this kind, and a walk takes so little that every line here counts.
+                hits = nearest(view, query, k, ef)
+                if hits is not None:
+                    return hits
             buffer = vector_buffer(query, view.base.snapshot.dim, "query")
             request = search_request(view.base.index, k, filter, ef, n_probes, max_distance, exact=exact)
             cache = store.cache

@@ -20,6 +20,20 @@ void prefetch_row(const float* row, std::size_t dim) {
   for (std::size_t offset = 0; offset < dim * sizeof(float); offset += 64) __builtin_prefetch(bytes + offset);
 }
 
+using Candidate = Walker::Candidate;
+
+struct Scratch {
+  Walker walker;
+  std::vector<std::uint8_t> code;
+  std::vector<Candidate> chosen;
+  std::vector<std::uint32_t> nodes;
+  std::vector<std::int32_t> keys;
+  std::vector<Hit> hits;
+};
+
+// See Search::choose: about five standard deviations of the rounding of two rows' codes.
+constexpr double kRounding = 4.0;
+
 class Search {
  public:
   Search(const Kernels& kernels, const GraphSearch& task) : kernels_(kernels), task_(task) {}
@@ -34,56 +48,97 @@ class Search {
  private:
   void work() {
     // Kept between calls: the set of visited nodes is as large as the graph and clean after each walk.
-    thread_local Walker walker;
-    thread_local std::vector<std::uint8_t> code;
-    thread_local std::vector<std::uint32_t> rows;
+    thread_local Scratch scratch;
     for (;;) {
       const std::size_t i = next_.fetch_add(1);
       if (i >= task_.n_queries || stopped_.load(std::memory_order_relaxed)) return;
-      if (!one(i, walker, code, rows)) return;
+      if (!one(i, scratch)) return;
     }
   }
 
-  bool one(std::size_t i, Walker& walker, std::vector<std::uint8_t>& code, std::vector<std::uint32_t>& rows) {
+  bool one(std::size_t i, Scratch& scratch) {
     const float* const query = task_.queries + i * task_.dim;
-    code.resize(task_.graph.codes.stride);
-    QueryCode coded{code.data()};
+    const Codes& codes = task_.graph.codes;
+    scratch.code.resize(codes.stride);
+    QueryCode coded{scratch.code.data()};
     if (task_.metric == Metric::kDot) {
-      coded.offset = encode_direction(*task_.model, query, task_.dim, code.data());
+      coded.offset = encode_direction(*task_.model, query, task_.dim, scratch.code.data());
     } else {
-      encode_query(*task_.model, task_.graph.codes.sum == CodeSum::kDot, query, task_.dim, code.data());
+      encode_query(*task_.model, codes.sum == CodeSum::kDot, query, task_.dim, scratch.code.data());
     }
-    if (!walker.walk(kernels_, task_.graph, task_.blocks, coded, task_.breadth)) {
-      return report(walker.damaged_table == task_.blocks.codes ? 1 : 2, walker.damaged_block);
-    }
-    rows.clear();
-    for (std::size_t j = 0; j < walker.size() && rows.size() < task_.scored; ++j) {
-      const std::uint32_t row = walker.at(j).node;
-      if (allowed(task_.mask, row)) rows.push_back(row);
-    }
-    constexpr std::size_t kAhead = 4;
-    for (std::size_t j = 0; j < std::min(rows.size(), kAhead); ++j) prefetch_row(vector(rows[j]), task_.dim);
+    Walker& walker = scratch.walker;
+    if (!walker.walk(kernels_, task_.graph, task_.blocks, coded, task_.breadth)) return report(walker);
+    task_.out_visited[2 * i] = static_cast<std::int64_t>(walker.scored());
+    if (!choose(coded, scratch)) return report(walker);
+
+    const std::vector<Candidate>& chosen = scratch.chosen;
+    // One line of each row first: pages of vectors are far apart, and finding them takes longest.
+    for (const Candidate& row : chosen) __builtin_prefetch(vector(row.node));
+    constexpr std::size_t kAhead = 3;
+    for (std::size_t j = 0; j < std::min(chosen.size(), kAhead); ++j)
+      prefetch_row(vector(chosen[j].node), task_.dim);
     const double norm2 = kernels_.norm2(query, task_.dim);
-    TopK nearest(task_.k);
-    for (std::size_t j = 0; j < rows.size(); ++j) {
-      if (j + kAhead < rows.size()) prefetch_row(vector(rows[j + kAhead]), task_.dim);
-      const std::size_t row = rows[j];
+    std::vector<Hit>& hits = scratch.hits;
+    hits.clear();
+    for (std::size_t j = 0; j < chosen.size(); ++j) {
+      if (j + kAhead < chosen.size()) prefetch_row(vector(chosen[j + kAhead].node), task_.dim);
+      const std::size_t row = chosen[j].node;
       std::size_t block = 0;
       if (!verified(row, &block)) return report(3, block);
       const double distance = kernels_.canonical(task_.metric, query, norm2, vector(row), task_.dim);
       if (distance > task_.max_distance) continue;
       const auto number = static_cast<std::int64_t>(row);
-      nearest.offer({distance, number, number});
+      hits.push_back({distance, number, number});
     }
-    std::vector<Hit> hits = nearest.hits();
     task_.out_counts[i] = static_cast<std::int64_t>(write_smallest(
         hits, task_.k, task_.width, task_.out_rows + i * task_.width, task_.out_distances + i * task_.width));
-    task_.out_visited[2 * i] = static_cast<std::int64_t>(walker.scored());
     // A pool full of equal keys may be a group of equal vectors that the walk could not leave: the caller is
     // told that nothing was found.
-    const bool stuck = walker.size() > 1 && walker.size() == std::min(task_.breadth, task_.graph.codes.n) &&
+    const bool stuck = walker.size() > 1 && walker.size() == std::min(task_.breadth, codes.n) &&
                        walker.at(0).key == walker.at(walker.size() - 1).key;
-    task_.out_visited[2 * i + 1] = stuck ? 0 : static_cast<std::int64_t>(rows.size());
+    task_.out_visited[2 * i + 1] = stuck ? 0 : static_cast<std::int64_t>(chosen.size());
+    return true;
+  }
+
+  // Of what the walk found, the rows to score by their vectors: the nearest that pass the mask. False when a
+  // block of codes is damaged.
+  bool choose(const QueryCode& coded, Scratch& scratch) {
+    Walker& walker = scratch.walker;
+    const Codes& codes = task_.graph.codes;
+    const bool is_coarse = codes.coarse != nullptr;
+    // Coarse codes order near rows less well: codes choose among some more.
+    const std::size_t wanted = is_coarse ? task_.scored + task_.k : task_.scored;
+    std::vector<Candidate>& chosen = scratch.chosen;
+    chosen.clear();
+    for (std::size_t j = 0; j < walker.size() && chosen.size() < wanted; ++j) {
+      const Candidate found = walker.at(j);
+      if (allowed(task_.mask, found.node)) chosen.push_back(found);
+    }
+    if (is_coarse) {
+      scratch.nodes.clear();
+      for (const Candidate& found : chosen) {
+        if (!walker.verify(task_.blocks.codes, found.node * codes.stride, codes.stride)) return false;
+        scratch.nodes.push_back(found.node);
+      }
+      scratch.keys.resize(scratch.nodes.size());
+      Walker::keys(kernels_, codes, coded, scratch.nodes, scratch.keys.data());
+      for (std::size_t j = 0; j < chosen.size(); ++j) chosen[j].key = scratch.keys[j];
+      std::sort(chosen.begin(), chosen.end(), [](const Candidate& x, const Candidate& y) {
+        return x.key != y.key ? x.key < y.key : x.node < y.node;
+      });
+      chosen.resize(std::min(chosen.size(), task_.scored));
+    }
+    if (codes.sum != CodeSum::kDot || codes.norms != nullptr || chosen.size() <= task_.k) return true;
+    // Rounding moves a squared distance d2 of codes by about 0.8 sqrt(d2): rows beyond the k-th by many times
+    // that are not looked at.
+    std::int64_t d2 = chosen[task_.k - 1].key;
+    const std::int64_t last = d2;
+    const auto* const bytes = reinterpret_cast<const std::int8_t*>(coded.bytes);
+    for (std::size_t j = 0; j < codes.stride; ++j) d2 += std::int64_t{bytes[j]} * bytes[j];
+    const double margin = kRounding * std::sqrt(static_cast<double>(std::max<std::int64_t>(d2, 1)));
+    std::size_t kept = task_.k;
+    while (kept < chosen.size() && static_cast<double>(chosen[kept].key - last) <= margin) ++kept;
+    chosen.resize(kept);
     return true;
   }
 
@@ -99,6 +154,12 @@ class Search {
     return true;
   }
 
+  bool report(const Walker& walker) {
+    const int part = walker.damaged_table == task_.blocks.codes    ? 1
+                     : walker.damaged_table == task_.blocks.coarse ? 4
+                                                                   : 2;
+    return report(part, walker.damaged_block);
+  }
   bool report(int part, std::size_t block) {
     const std::lock_guard lock(mutex_);
     if (damage_.part == 0) damage_ = {part, block};

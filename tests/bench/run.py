@@ -36,6 +36,7 @@ GROUPS = {
     "imports": imports.figures,
     "writes": writes.figures,
     "approximate": approximate.figures,
+    "approximate-1m": approximate.figures_1m,
 }
 
 
