@@ -51,14 +51,16 @@ class Searching:
             DamagedError: a part of the file that the answer depends on is damaged.
         """
         store = self._store
-        view = store.lease()
-        try:
-            plain = filter is None and not exact and max_distance is None and n_probes is None
-            if plain and view.is_whole and store.cache is None:
-                # Most calls are of this kind, and a walk takes so little that every line here counts.
-                hits = nearest(view, query, k, ef)
+        if filter is None and not exact and max_distance is None and n_probes is None and store.cache is None:
+            # Most calls are of this kind, and a walk takes so little that every line here counts. A view
+            # that is whole has no bitmap that could change, so that it needs no lease.
+            whole = store.view()
+            if whole.is_whole:
+                hits = nearest(whole, query, k, ef)
                 if hits is not None:
                     return hits
+        view = store.lease()
+        try:
             buffer = vector_buffer(query, view.base.snapshot.dim, "query")
             request = search_request(view.base.index, k, filter, ef, n_probes, max_distance, exact=exact)
             cache = store.cache

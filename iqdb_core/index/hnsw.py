@@ -6,8 +6,9 @@ depend on the number of threads; its keys are sums of integers, so that it does 
 either. `kernels/graph.hpp` says more.
 
 Persisted arrays: `hnsw.model` (float64: how components become codes), `hnsw.codes` (u8[n][stride]),
-`hnsw.lengths` (i32[n]), `hnsw.coarse` and `hnsw.coarse-lengths` (the upper half of the codes, in many dimensions), `hnsw.norms` (f32[n], inner product only), `hnsw.bounds` (f32[2][n], not under
-manhattan: how far codes can be from their vectors), `hnsw.links` (u32[n][2 m]) and `hnsw.entries` (u32).
+`hnsw.lengths` (i32[n]), `hnsw.coarse` and `hnsw.coarse-lengths` (the upper half of the codes, in many
+dimensions), `hnsw.norms` (f32[n], inner product only), `hnsw.bounds` (f32[2][n], not under manhattan: how far
+codes can be from their vectors), `hnsw.links` (u32[n][2 m]) and `hnsw.entries` (u32).
 Under hamming there are none, and every search is a scan of the vectors.
 """
 

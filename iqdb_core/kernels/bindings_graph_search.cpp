@@ -271,6 +271,8 @@ Returns:
            "graph"_a, "vectors"_a, "vector_blocks"_a.none(), "breadth"_a, "scored"_a, "rows"_a,
            "rows_per_ef"_a, nb::keep_alive<1, 2>())
       .def("nearest", &SingleSearch::nearest, "query"_a, "k"_a, "ef"_a.none(),
+           nb::sig("def nearest(self, query: object, k: object, ef: object) -> tuple[list[int], list[float]] "
+                   "| None"),
            R"(Return the rows of the k nearest and their distances, as two lists, or None.
 
 None says to search by StoredGraph.search, or to scan: the arguments need a conversion or are wrong, the graph is

@@ -31,8 +31,8 @@ struct Scratch {
   std::vector<Hit> hits;
 };
 
-// See Search::choose: about five standard deviations of the rounding of two rows' codes.
-constexpr double kRounding = 4.0;
+// See Search::choose: more than four standard deviations of the rounding of two rows' codes.
+constexpr double kRounding = 3.5;
 
 class Search {
  public:
@@ -72,7 +72,6 @@ class Search {
     if (!choose(coded, scratch)) return report(walker);
 
     const std::vector<Candidate>& chosen = scratch.chosen;
-    // One line of each row first: pages of vectors are far apart, and finding them takes longest.
     for (const Candidate& row : chosen) __builtin_prefetch(vector(row.node));
     constexpr std::size_t kAhead = 3;
     for (std::size_t j = 0; j < std::min(chosen.size(), kAhead); ++j)
@@ -112,7 +111,11 @@ class Search {
     chosen.clear();
     for (std::size_t j = 0; j < walker.size() && chosen.size() < wanted; ++j) {
       const Candidate found = walker.at(j);
-      if (allowed(task_.mask, found.node)) chosen.push_back(found);
+      if (!allowed(task_.mask, found.node)) continue;
+      // One line of each row that is nearly certain to be scored: pages of vectors are far apart, and finding
+      // them takes longest.
+      if (chosen.size() < task_.k) __builtin_prefetch(vector(found.node));
+      chosen.push_back(found);
     }
     if (is_coarse) {
       scratch.nodes.clear();

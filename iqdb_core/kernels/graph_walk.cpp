@@ -27,6 +27,7 @@ constexpr std::int32_t key_of(std::uint64_t entry) {
 
 // Nodes whose neighbours are scored together.
 constexpr std::size_t kAtOnce = 2;
+constexpr std::size_t kEarly = 6;
 
 void prefetch_links(const Graph& graph, std::size_t node) {
   const auto* const links = reinterpret_cast<const char*>(graph.links + node * graph.degree);
@@ -186,6 +187,9 @@ bool Walker::walk(const Kernels& kernels, const Graph& graph, const GraphBlocks&
   std::size_t place = breadth;
   if (!score(kernels, graph, blocks, breadth, &place)) return false;
 
+  const bool is_coarse = graph.codes.coarse != nullptr;
+  const std::uint8_t* const codes = is_coarse ? graph.codes.coarse : graph.codes.data;
+  const std::size_t stride = is_coarse ? coarse_stride(graph.codes.stride) : graph.codes.stride;
   // The pool is walked from its near end; an insertion in front of the place sets it back.
   place = 0;
   while (place < size_) {
@@ -202,6 +206,13 @@ bool Walker::walk(const Kernels& kernels, const Graph& graph, const GraphBlocks&
       if (!verify(blocks.links, node * graph.degree * sizeof(*links), graph.degree * sizeof(*links)))
         return false;
       gather({links, graph.degree}, n);
+      if (taken == 1) {
+        // While the next node's links are gone through, the first codes are on their way.
+        for (std::size_t i = 0; i < std::min(fresh_.size(), kEarly); ++i) {
+          for (std::size_t byte = 0; byte < stride; byte += 64)
+            __builtin_prefetch(codes + fresh_[i] * stride + byte);
+        }
+      }
     }
     std::size_t first = place;
     for (std::size_t ahead = 0; place < size_ && ahead < kAtOnce; ++place) {
