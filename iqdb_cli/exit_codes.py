@@ -59,6 +59,8 @@ _STATUSES: tuple[tuple[type[errors.Error], ExitStatus], ...] = (
     (errors.NotADatabaseError, ExitStatus.BAD_INPUT),
     (errors.UnsupportedVersionError, ExitStatus.UNSUPPORTED),
     (errors.UnsupportedFeatureError, ExitStatus.UNSUPPORTED),
+    (errors.LegacyFormatError, ExitStatus.UNSUPPORTED),
+    (errors.NotRepresentableError, ExitStatus.UNSUPPORTED),
     (errors.LockedError, ExitStatus.LOCKED),
     (errors.DamagedError, ExitStatus.DAMAGED),
     (errors.PersistError, ExitStatus.INPUT_OUTPUT),

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 _PLANS = {
     "scan": "compared every candidate",
     "graph": "walked the graph",
+    "matches": "walked the graph over matching rows",
     "lists": "visited lists",
     "none": "nothing to search in the file",
 }

@@ -66,7 +66,8 @@ FilterWiden = Annotated[
     typer.Option(
         "--filter-widen",
         metavar="N",
-        help="For hnsw: stored, and not used yet: a filter widens the list as it needs. Default: 4.",
+        help="For hnsw: a filter makes the list up to so many times as long; where matches are rarer, the "
+        "search walks over matches alone. Default: 4.",
     ),
 ]
 

@@ -1,4 +1,4 @@
-"""A progress bar on stderr, on a terminal only: rows, rate, remaining time."""
+"""A progress bar on stderr, on a terminal only: rows or bytes, rate, remaining time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ class ProgressBar:
     """Shows how far a command has come. Without a terminal it shows nothing and costs nothing."""
 
     def __init__(
-        self, label: str, fraction: Callable[[], float | None], *, shown: bool | None = None
+        self,
+        label: str,
+        fraction: Callable[[], float | None],
+        *,
+        shown: bool | None = None,
+        text: Callable[[int, float], str] | None = None,
     ) -> None:
         """Prepare the bar.
 
@@ -26,7 +31,10 @@ class ProgressBar:
             label: what is going on, such as "import".
             fraction: says how much is done, from 0 to 1; None when that cannot be known.
             shown: whether to show it; None asks whether stderr is a terminal.
+            text: what the bar says of a number of rows (or whatever `update` is told) and the seconds that
+                they took; None says the rows and how many a second.
         """
+        self._text = rows_text if text is None else text
         self._label = label
         self._fraction = fraction
         self._shown = terminal.stderr_is_terminal() if shown is None else shown
@@ -43,7 +51,7 @@ class ProgressBar:
         return self
 
     def update(self, rows: int) -> None:
-        """Say how many rows were taken so far."""
+        """Say how many rows, or bytes, were taken so far."""
         if self._bar is None or self._task is None:
             return
         now = time.monotonic()
@@ -51,8 +59,7 @@ class ProgressBar:
             return
         self._last = now
         fraction = self._fraction()
-        rate = rows / max(now - self._started, 1e-9)
-        text = f"{rows:,} rows  {rate:,.0f} rows/s"
+        text = self._text(rows, max(now - self._started, 1e-9))
         if fraction is None:
             self._bar.update(self._task, rows=text)
             return
@@ -78,6 +85,16 @@ def _make_bar() -> Any:
         console=Console(stderr=True),
         transient=True,
     )
+
+
+def rows_text(rows: int, seconds: float) -> str:
+    """Return what a bar says of rows."""
+    return f"{rows:,} rows  {rows / seconds:,.0f} rows/s"
+
+
+def bytes_text(size: int, seconds: float) -> str:
+    """Return what a bar says of bytes."""
+    return f"{size / 1e9:,.2f} GB  {size / seconds / 1e9:,.2f} GB/s"
 
 
 def rate_text(rows: int, seconds: float) -> str:

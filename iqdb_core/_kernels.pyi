@@ -46,6 +46,9 @@ def distances(vectors: Buffer, rows: Buffer, query: Buffer, metric: int, out: Bu
     out[i] = the distance of vectors[rows[i]] (float32[n, dim]) from the query, as float64.
     """
 
+def count_bits(bits: Buffer, n: int) -> int:
+    """How many of the bits 0..n are set (bit r & 7 of byte r >> 3)."""
+
 def check_finite(x: Buffer) -> int:
     """
     The index of the first infinity or NaN among the float32 items of `x`, or -1.
@@ -220,14 +223,27 @@ def carry_graph(metric: int, codes: Buffer, lengths: Buffer, links: Buffer, old_
         threads: At most so many threads; the result does not depend on it.
     """
 
+def check_graph(links: Buffer, entries: Buffer, threads: int = 1) -> tuple[list[int], list[int], int, int]:
+    """
+    What is wrong with the links of a stored graph (uint32[n, degree], uint32 entries).
+
+    Returns:
+        (counts, first nodes, unreachable, first unreachable). Counts are those of links that name no node, that
+        name their own node, that name a neighbour twice, and that stand behind an empty place; a node is
+        unreachable when no path leads to it from the entries. A first node means nothing where its count is 0.
+    """
+
 class StoredGraph:
     """A graph over codes, searched in place."""
 
     def __init__(self, metric: int, dim: int, model: Buffer, codes: Buffer, lengths: Buffer, links: Buffer, entries: Buffer, norms: Buffer | None = None, code_blocks: tuple[Buffer, Buffer, int] | None = None, link_blocks: tuple[Buffer, Buffer, int] | None = None, coarse: Buffer | None = None, coarse_lengths: Buffer | None = None, coarse_blocks: tuple[Buffer, Buffer, int] | None = None) -> None: ...
 
-    def search(self, vectors: Buffer, queries: Buffer, k: int, breadth: int, scored: int, out_rows: Buffer, out_distances: Buffer, out_counts: Buffer, out_visited: Buffer, *, mask: Buffer | None = None, threads: int = 1, vector_blocks: tuple[Buffer, Buffer, int] | None = None, max_distance: float = ...) -> tuple[int, int]:
+    def search(self, vectors: Buffer, queries: Buffer, k: int, breadth: int, scored: int, out_rows: Buffer, out_distances: Buffer, out_counts: Buffer, out_visited: Buffer, *, mask: Buffer | None = None, threads: int = 1, vector_blocks: tuple[Buffer, Buffer, int] | None = None, max_distance: float = ..., filtered: bool = False) -> tuple[int, int]:
         """
         Walk the graph for each query and score the nearest `scored` rows that pass the mask by their vectors.
+
+        A walk goes over all nodes and picks out those that pass at its end; with `filtered` its pool holds nodes that
+        pass alone, and nodes that do not are passed through.
 
         Returns:
             (0, 0), or what is damaged (1 codes, 2 links, 3 vectors, 4 coarse codes) and its block; then the outputs mean nothing.
@@ -238,7 +254,7 @@ class SingleSearch:
 
     def __init__(self, graph: StoredGraph, vectors: Buffer, vector_blocks: tuple[Buffer, Buffer, int] | None, breadth: int, scored: int, rows: int, rows_per_ef: int) -> None: ...
 
-    def nearest(self, query: object, k: object, ef: object | None) -> object:
+    def nearest(self, query: object, k: object, ef: object) -> tuple[list[int], list[float]] | None:
         """
         Return the rows of the k nearest and their distances, as two lists, or None.
 

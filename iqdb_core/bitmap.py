@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from iqdb_core import _kernels
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from iqdb_core.index.protocol import Buffer
 
 
 class Bitmap:
@@ -100,10 +104,9 @@ def unpack(bits: bytes | bytearray | NDArray[np.uint8], start: int, stop: int) -
     return rows
 
 
-def count_ones(bits: bytes | bytearray, n_rows: int) -> int:
+def count_ones(bits: Buffer, n_rows: int) -> int:
     """Return how many of the rows 0..n_rows have their bit set."""
-    number = int.from_bytes(memoryview(bits)[: (n_rows + 7) >> 3], "little")
-    return (number & ((1 << n_rows) - 1)).bit_count()
+    return _kernels.count_bits(bits, n_rows)
 
 
 def rows_of(bits: bytes | bytearray, n_rows: int) -> list[int]:

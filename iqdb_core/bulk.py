@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from iqdb_core.config import IqdbConfig
     from iqdb_core.records import RecordBatch
-    from iqdb_core.storage.files import FileSystem
+    from iqdb_core.storage.files import FileSystem, OpenFile
     from iqdb_core.storage.snapshot import Snapshot
     from iqdb_core.storage.snapshot_writer import SnapshotSummary
     from iqdb_core.store import Store
@@ -220,13 +220,17 @@ def create_from(
     on_duplicate: Literal["last", "error"] = "last",
     progress: Callable[[int], object] | None = None,
     files: FileSystem = OS_FILES,
+    like: OpenFile | None = None,
 ) -> BulkReport:
-    """Create a database from records, or leave nothing behind; see `Iqdb.create_from`."""
+    """Create a database from records, or leave nothing behind; see `Iqdb.create_from`.
+
+    `like` is a file whose mode and owner the new one gets.
+    """
     real = check_free(path, files)
     check_buildable(config)
     settings = HandleSettings.of(config)
     load = BulkLoad(
-        lambda: NewSnapshot(real, files),
+        lambda: NewSnapshot(real, files, like=like),
         config.stored_dict(),
         database_id(config),
         on_duplicate=on_duplicate,

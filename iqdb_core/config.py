@@ -85,7 +85,8 @@ class HnswConfig(IndexSettings):
         m: neighbours chosen for a node when it is inserted; it keeps at most twice as many.
         ef_construction: candidates held while a node is inserted.
         ef_search: candidates held by a search that does not say otherwise.
-        filter_widen: stored, and not used: a filtered search widens its pool by how rare the matches are.
+        filter_widen: how many times as wide a filter may make the list of candidates. Where fewer rows
+            than one in so many match, a search walks over matching rows alone instead.
         seed: start of the random numbers that decide the order of insertion.
     """
 

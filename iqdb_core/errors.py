@@ -20,6 +20,8 @@ The tree begins at `Error`:
     ├── NotADatabaseError
     ├── UnsupportedVersionError
     ├── UnsupportedFeatureError
+    ├── LegacyFormatError
+    ├── NotRepresentableError
     ├── LockedError
     ├── ReadOnlyError
     ├── ClosedError
@@ -31,6 +33,7 @@ The tree begins at `Error`:
         ├── TruncatedError
         ├── LogDamagedError
         ├── LogMismatchError
+        ├── LegacyDamagedError
         ├── SnapshotMissingError
         └── ContentMismatchError
 
@@ -242,6 +245,36 @@ class UnsupportedFeatureError(PersistError):
         )
 
 
+class LegacyFormatError(PersistError):
+    """A file of iqdb 1.x was opened for something else than reading."""
+
+    def __init__(self, path: str | os.PathLike[str], version: int) -> None:
+        self.version = version
+        name = os.fspath(path)
+        super().__init__(
+            path,
+            f"has format {version} of iqdb 1.x, which is read and never written; "
+            f'"iqdb compact {name} -o NEW.iqdb" makes a database of it that can be written',
+        )
+
+
+class NotRepresentableError(PersistError):
+    """A file format cannot hold what is to be written into it; nothing was written.
+
+    `part` is what does not fit, `found` what it is and `expected` what the format holds.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], part: str, found: object, expected: str, *, hint: str = ""
+    ) -> None:
+        self.part = part
+        self.found = found
+        self.expected = expected
+        self.hint = hint
+        suffix = f"; {hint}" if hint else ""
+        super().__init__(path, f"{part} is {found}, expected {expected}{suffix}")
+
+
 class LockedError(PersistError):
     """Another process is writing to the database."""
 
@@ -352,6 +385,27 @@ class LogMismatchError(DamagedError):
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
         self.reason = reason
         super().__init__(path, f"{reason}; move it away to open the snapshot without it")
+
+
+class LegacyDamagedError(DamagedError):
+    """A file of iqdb 1.x contradicts itself or its format. `offset_bytes` is where in the file."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        part: str,
+        offset_bytes: int,
+        *,
+        expected: str,
+        found: object,
+        hint: str = 'run "iqdb verify" to see what is whole',
+    ) -> None:
+        self.part = part
+        self.offset_bytes = offset_bytes
+        self.expected = expected
+        self.found = found
+        self.hint = hint
+        super().__init__(path, f"{part} at byte {offset_bytes} is {found}, expected {expected}; {hint}")
 
 
 class SnapshotMissingError(DamagedError):

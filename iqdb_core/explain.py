@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from iqdb_core.bitmap import count_ones
 from iqdb_core.plain_dicts import PlainFields
 from iqdb_core.search import merged, search_candidates, search_delta
 
@@ -22,8 +23,9 @@ class SearchExplanation(PlainFields):
 
     Attributes:
         index: the index kind.
-        plan: what the index did: "scan" compared every candidate, "graph" walked a graph, "lists" visited
-            lists; "none" when the snapshot has no candidate.
+        plan: what the index did: "scan" compared every candidate, "graph" walked a graph over all rows,
+            "matches" walked it over the rows that meet the filter, "lists" visited lists; "none" when the
+            snapshot has no candidate.
         exact: whether the hits are the nearest for sure.
         n_queries: queries asked together.
         k: hits asked for.
@@ -105,7 +107,7 @@ def explained_search(
     lap()
     candidates = view.n_base
     if mask is not None and request.condition is not None:
-        candidates = int.from_bytes(bytes(mask), "little").bit_count()
+        candidates = count_ones(mask, view.base.snapshot.n_rows)
     delta_rows = 0 if view.delta is None else _delta_matches(view, request)
     plan = None if base_out is None or not candidates else base_out.plan
     scanned = plan is None or plan.name == "scan"
@@ -140,4 +142,4 @@ def _delta_matches(view: View, request: Request) -> int:
     delta = view.delta
     assert delta is not None
     mask = None if request.condition is None else delta.candidates(request.condition)
-    return delta.n_live if mask is None else int.from_bytes(bytes(mask), "little").bit_count()
+    return delta.n_live if mask is None else count_ones(mask, 8 * memoryview(mask).nbytes)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from iqdb_core.filters_eval import evaluate
+from iqdb_core.filters_eval import evaluate_group
 
 if TYPE_CHECKING:
     from iqdb_core.filters import Filter
@@ -28,5 +28,6 @@ def snapshot_mask(snapshot: Snapshot, condition: Filter) -> bytearray:
     matches = np.empty(n_rows, np.bool_)
     keys = condition.keys()
     for first, last, group in snapshot.groups():
-        matches[first:last] = evaluate(condition, group.to_columns(keys))
+        group.check_keys(keys)
+        matches[first:last] = evaluate_group(condition, group)
     return bytearray(np.packbits(matches, bitorder="little"))

@@ -15,10 +15,11 @@ def info(store: Store) -> dict[str, Any]:
     delta = view.delta
     header = snapshot.header
     log = store.log
+    legacy = store.legacy
     return {
         "path": store.path,
         "read_only": store.read_only,
-        "format_version": header.version,
+        "format_version": header.version if legacy is None else legacy.version,
         "database_id": snapshot.database_id.hex(),
         "snapshot_identity": f"{snapshot.identity:016x}",
         "config": snapshot.config,
@@ -27,11 +28,12 @@ def info(store: Store) -> dict[str, Any]:
         "snapshot_rows_hidden": snapshot.n_rows - view.n_base,
         "delta_rows": 0 if delta is None else delta.n_rows,
         "delta_records": 0 if delta is None else delta.n_live,
-        "snapshot_bytes": header.file_bytes,
+        "snapshot_bytes": header.file_bytes if legacy is None else legacy.file_bytes,
         "log_bytes": log.size_bytes() if log is not None else _read_only_log_bytes(store),
         "snapshot_digest": snapshot.digest.hex(),
         "threads": store.threads,
         "auto_compact_error": store.auto_fold_error,
+        "notes": [] if legacy is None else list(legacy.notes),
     }
 
 

@@ -18,7 +18,9 @@ from iqdb_core.errors import (
     DatabaseExistsError,
     DatabaseNotFoundError,
     FileIOError,
+    LegacyFormatError,
     SnapshotMissingError,
+    UnsupportedVersionError,
 )
 from iqdb_core.log_link import log_path
 from iqdb_core.storage.files import OS_FILES, FileSystem, OpenFile
@@ -78,6 +80,7 @@ def open_for_writing(
 
     Raises:
         DatabaseNotFoundError: there is none.
+        LegacyFormatError: it is one of iqdb 1.x.
         LockedError: another handle has it open for writing.
         DamagedError, UnsupportedVersionError, UnsupportedFeatureError, NotADatabaseError: a leaf
             says what is wrong with it.
@@ -90,6 +93,13 @@ def open_for_writing(
         files.sweep_temporaries(real)
         store = Store(snapshot, files=files, lock_file=file, **settings.arguments())
         _attach_log(store)
+    except UnsupportedVersionError as error:
+        files.release(file)
+        from iqdb_core.legacy_opening import is_legacy
+
+        if is_legacy(error):
+            raise LegacyFormatError(path, error.found) from error
+        raise
     except BaseException:
         files.release(file)
         raise
@@ -158,7 +168,7 @@ def _attach_log(store: Store) -> None:
 def open_for_reading(
     path: str | os.PathLike[str], settings: HandleSettings, files: FileSystem = OS_FILES
 ) -> Store:
-    """Open an existing database without a lock, as it is at this moment.
+    """Open an existing database without a lock, as it is at this moment; also one of iqdb 1.x.
 
     Raises:
         DatabaseNotFoundError: there is none.
@@ -191,10 +201,20 @@ def open_for_reading(
 
 def _read(file: OpenFile, real: str, settings: HandleSettings, files: FileSystem) -> Store | None:
     """Read snapshot and log; None when the path names another file by then."""
-    snapshot = Snapshot.open(real, files, file=file)
+    status = log_status(files, real)
+    try:
+        snapshot = Snapshot.open(real, files, file=file)
+    except UnsupportedVersionError as error:
+        from iqdb_core.legacy_opening import is_legacy, legacy_store
+
+        if not is_legacy(error):
+            raise
+        store = legacy_store(file, settings, files)
+        store.log_status = status
+        return store if _is_at(files, file, real) else None
     store = Store(snapshot, files=files, read_only=True, **settings.arguments())
     path = log_path(real)
-    store.log_status = log_status(files, real)
+    store.log_status = status
     if store.log_status is not None:
         from iqdb_core.storage.wal import read_log
 
@@ -313,7 +333,7 @@ def open_or_create(
 # --- Contradictions -----------------------------------------------------------------------------
 
 _FIXED = "it cannot change; open the file with its own value, or create another database"
-_INDEX_HINT = "open it without one; to change it, export the records and import them into a new file"
+_INDEX_HINT = "open it without one; optimize changes the index of a database"
 _COMPRESSION_HINT = "compact the database with the new compression to change it"
 
 

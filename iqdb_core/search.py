@@ -130,9 +130,8 @@ def search_candidates(
 def _decode(snapshot: Snapshot, mask: Buffer | None, threads: int) -> None:
     """Decode the compressed vectors of all candidates; of few candidates just those."""
     if mask is not None:
-        bits = bytes(mask)
-        if count_ones(bits, snapshot.n_rows) * _FEW_CANDIDATES < snapshot.n_rows:
-            snapshot.ensure_vectors(rows_of(bits, snapshot.n_rows))
+        if count_ones(mask, snapshot.n_rows) * _FEW_CANDIDATES < snapshot.n_rows:
+            snapshot.ensure_vectors(rows_of(bytes(mask), snapshot.n_rows))
             return
     snapshot.ensure_vectors(threads=threads)
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from iqdb_core.config import CacheConfig, FsyncPolicy, IqdbConfig
     from iqdb_core.delta import Delta
     from iqdb_core.errors import ChecksumError
+    from iqdb_core.legacy_opening import LegacyFacts
     from iqdb_core.log_link import LogLink
     from iqdb_core.records import RecordBatch
     from iqdb_core.storage.section import Blocks, Section
@@ -68,6 +69,7 @@ class Store:
         self.log: LogLink | None = None
         self.log_status: tuple[int, int, int, int] | None = None
         self.auto_fold_error: str | None = None
+        self.legacy: LegacyFacts | None = None
         self._publication = threading.Lock()
         self._poison: str | None = None
         self._auto_fold_at = 0

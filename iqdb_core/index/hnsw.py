@@ -19,6 +19,7 @@ from array import array
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from iqdb_core import _kernels
+from iqdb_core.bitmap import count_ones
 from iqdb_core.index.codes import CODED_METRICS, CODED_TAGS, CodedScan
 from iqdb_core.index.flat import scan
 from iqdb_core.index.topk import Plan
@@ -70,6 +71,13 @@ _VISITS_AT_LEAST: Final = 200
 _VISITS_PER_EF: Final = 13
 # A scan by codes compares one in two thirds of the time that a walk takes.
 _CODED_VISITS_PER_EF: Final = 20
+# A walk over matches alone reads the links of rows that do not match too, and finds less than a scan does.
+_MATCHING_VISITS_PER_EF: Final = 50
+_CODED_MATCHING_VISITS_PER_EF: Final = 150
+# Where fewer rows than one in so many match, neighbours of neighbours hold too few matches for a walk over
+# these alone: its pool has to be wider, and beyond that all matches are compared.
+_SPARSE: Final = 10
+_TOO_SPARSE: Final = 32
 # What `StoredGraph.search` says is damaged.
 _IN_CODES: Final = 1
 _IN_LINKS: Final = 2
@@ -81,7 +89,16 @@ _ARRAYS: Final = (MODEL, CODES, LENGTHS, NORMS, BOUNDS, LINKS, ENTRIES, COARSE, 
 class HnswIndex:
     """The index kind `hnsw`; see `iqdb_core.index.protocol.Index` for what its methods promise."""
 
-    __slots__ = ("_arrays", "_coded", "_ef_search", "_lock", "_metric", "_n_rows", "_opened")
+    __slots__ = (
+        "_arrays",
+        "_coded",
+        "_ef_search",
+        "_filter_widen",
+        "_lock",
+        "_metric",
+        "_n_rows",
+        "_opened",
+    )
 
     kind: ClassVar[IndexKind] = IndexKind.HNSW
     parameters: ClassVar[frozenset[str]] = frozenset({"ef"})
@@ -92,6 +109,7 @@ class HnswIndex:
         self._metric = metric_tag
         self._n_rows = n_rows
         self._ef_search = int(settings["ef_search"])
+        self._filter_widen = int(settings["filter_widen"])
         self._arrays = arrays
         self._opened: _OpenGraph | None = None
         self._coded = CodedScan(metric_tag, n_rows, arrays, "hnsw")
@@ -170,17 +188,18 @@ class HnswIndex:
     ) -> int:
         """Walk the graph for each query, or scan where that was asked for or is cheaper.
 
-        A walk goes over all rows and keeps those that pass the mask, in a pool that is wider the rarer
-        they are. A query whose walk comes short of min(k, candidates) is scanned for.
+        Where at least one row in `filter_widen` passes the mask, a walk goes over all rows, with a pool
+        as much wider as rows that pass are rarer, and picks them out at its end. Where they are rarer
+        still, its pool holds rows that pass alone. A query whose walk comes short of min(k, candidates)
+        is scanned for.
         """
-        n_rows = self._n_rows
-        candidates = n_rows if mask is None else int.from_bytes(bytes(mask), "little").bit_count()
+        candidates = self._n_rows if mask is None else count_ones(mask, self._n_rows)
         breadth = max(parameters.get("ef", self._ef_search), out.k)
+        filtered = mask is not None and candidates * self._filter_widen < self._n_rows
         if candidates:
-            breadth = -(-breadth * n_rows // candidates)
+            breadth = self._widened(breadth, candidates, filtered=filtered)
         graph = None
-        per_ef = _CODED_VISITS_PER_EF if self._metric in CODED_TAGS else _VISITS_PER_EF
-        if not exact and candidates > _VISITS_AT_LEAST + per_ef * breadth:
+        if not exact and self._walk_pays(candidates, breadth, filtered=filtered):
             graph = self._graph()
         if graph is None:
             return self._scan(vectors, queries, out, mask, candidates, max_distance, threads)
@@ -200,6 +219,7 @@ class HnswIndex:
             threads=threads,
             vector_blocks=_blocks(vectors),
             max_distance=max_distance,
+            filtered=filtered,
         )
         if part == _IN_CODES:
             raise graph.arrays[CODES].damaged(block)
@@ -212,7 +232,9 @@ class HnswIndex:
         visited, scored = counts[0::2], counts[1::2]
         wanted = min(out.k, candidates)
         short = [query for query in range(out.n_queries) if scored[query] < wanted]
-        out.plan = Plan("graph", breadth, sum(visited), sum(scored), rescanned=len(short))
+        out.plan = Plan(
+            "matches" if filtered else "graph", breadth, sum(visited), sum(scored), rescanned=len(short)
+        )
         for query in short:
             damaged = self._scan_one(query, vectors, queries, out, mask, candidates, max_distance, threads)
             if damaged >= 0:
@@ -241,6 +263,23 @@ class HnswIndex:
             _VISITS_AT_LEAST,
             per_ef,
         ).nearest
+
+    def _widened(self, breadth: int, candidates: int, *, filtered: bool) -> int:
+        """Return the pool's breadth when so many rows pass the mask: at most `filter_widen` times as much."""
+        if not filtered:
+            return -(-breadth * self._n_rows // candidates)
+        sparse = -(-breadth * self._n_rows // (_SPARSE * candidates))
+        return max(breadth, min(sparse, breadth * self._filter_widen))
+
+    def _walk_pays(self, candidates: int, breadth: int, *, filtered: bool) -> bool:
+        """Whether a walk costs less than to compare all candidates, and finds what it should."""
+        if self._metric in CODED_TAGS:
+            per_ef = _CODED_MATCHING_VISITS_PER_EF if filtered else _CODED_VISITS_PER_EF
+        else:
+            per_ef = _MATCHING_VISITS_PER_EF if filtered else _VISITS_PER_EF
+        if filtered and candidates * _TOO_SPARSE < self._n_rows:
+            return False
+        return candidates > _VISITS_AT_LEAST + per_ef * breadth
 
     def _scan(
         self,
@@ -386,11 +425,9 @@ class _Codes:
 
         settings = _settings(self._config)
         coarse = coarse_lengths = None
-        n_rows, stride = self.codes.shape
+        stride = self.codes.shape[1]
         if stride >= _COARSE_BUILD:
-            coarse = np.empty((n_rows, -(-stride // _COARSE_GROUP) * (_COARSE_GROUP // 2)), np.uint8)
-            coarse_lengths = np.empty(n_rows, np.int32)
-            _kernels.coarsen_codes(self.codes, coarse, coarse_lengths, threads)
+            coarse, coarse_lengths = coarsened(self.codes, threads)
         entries = np.array(
             _kernels.extend_graph(
                 self._config.metric.tag,
@@ -417,6 +454,17 @@ class _Codes:
         if coarse is not None and coarse_lengths is not None and stride >= _COARSE_STORED:
             arrays |= {COARSE: coarse, COARSE_LENGTHS: coarse_lengths}
         return arrays
+
+
+def coarsened(codes: NDArray[Any], threads: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the coarse codes of codes, and their lengths."""
+    import numpy as np
+
+    n_rows, stride = codes.shape
+    coarse = np.empty((n_rows, -(-stride // _COARSE_GROUP) * (_COARSE_GROUP // 2)), np.uint8)
+    lengths = np.empty(n_rows, np.int32)
+    _kernels.coarsen_codes(codes, coarse, lengths, threads)
+    return coarse, lengths
 
 
 def _blocks(vectors: VectorBlock) -> tuple[Buffer, Buffer, int] | None:

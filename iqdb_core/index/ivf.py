@@ -19,6 +19,7 @@ from array import array
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from iqdb_core import _kernels
+from iqdb_core.bitmap import count_ones
 from iqdb_core.index.flat import scan
 from iqdb_core.index.topk import Plan
 from iqdb_core.types import DistanceMetric, IndexKind
@@ -134,7 +135,7 @@ class IvfIndex:
         min(k, candidates) hits.
         """
         n_rows = self._n_rows
-        candidates = n_rows if mask is None else int.from_bytes(bytes(mask), "little").bit_count()
+        candidates = n_rows if mask is None else count_ones(mask, n_rows)
         n_clusters = min(self._settings["n_clusters"], max(n_rows, 1))
         n_probes = min(parameters.get("n_probes", self._settings["n_probes"]), n_clusters)
         if candidates < n_rows and candidates:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MAX_WORDS: Final = 256
 # Half a byte for each of so many small parts is as exact as bytes for half as many, and scanned much faster.
 HALF_WORDS: Final = 16
-_HALF_ROWS: Final = 32
+HALF_ROWS: Final = 32
 _HALF_PARTS: Final = range(32, 257)
 _HALF_COMPONENTS: Final = 4
 _ITERATIONS: Final = 12
@@ -110,18 +110,18 @@ def pack_halves(codes: NDArray[Any], offsets: NDArray[Any]) -> NDArray[Any]:
     parts = codes.shape[1]
     places, n_blocks = _places(offsets)
     pairs = -(-parts // 2)
-    padded = np.zeros((n_blocks * _HALF_ROWS, 2 * pairs), np.uint8)
+    padded = np.zeros((n_blocks * HALF_ROWS, 2 * pairs), np.uint8)
     padded[places, :parts] = codes
     halves = padded[:, 0::2] | padded[:, 1::2] << 4
-    return np.ascontiguousarray(halves.reshape(n_blocks, _HALF_ROWS, pairs).swapaxes(1, 2)).reshape(
-        n_blocks, pairs * _HALF_ROWS
+    return np.ascontiguousarray(halves.reshape(n_blocks, HALF_ROWS, pairs).swapaxes(1, 2)).reshape(
+        n_blocks, pairs * HALF_ROWS
     )
 
 
 def unpack_halves(blocks: NDArray[Any], offsets: NDArray[Any], parts: int) -> NDArray[Any]:
     """Return what `pack_halves` packed."""
     places, n_blocks = _places(offsets)
-    halves = blocks.reshape(n_blocks, -1, _HALF_ROWS).swapaxes(1, 2).reshape(n_blocks * _HALF_ROWS, -1)
+    halves = blocks.reshape(n_blocks, -1, HALF_ROWS).swapaxes(1, 2).reshape(n_blocks * HALF_ROWS, -1)
     codes = np.empty((len(halves), 2 * halves.shape[1]), np.uint8)
     codes[:, 0::2] = halves & 15
     codes[:, 1::2] = halves >> 4
@@ -132,6 +132,6 @@ def _places(offsets: NDArray[Any]) -> tuple[NDArray[Any], int]:
     """Return where each row of the lists stands when every list begins a block, and the number of blocks."""
     starts = offsets.astype(np.int64)
     sizes = np.diff(starts)
-    blocks = np.concatenate([[0], np.cumsum(-(-sizes // _HALF_ROWS))])
-    shift = _HALF_ROWS * blocks[:-1] - starts[:-1]
+    blocks = np.concatenate([[0], np.cumsum(-(-sizes // HALF_ROWS))])
+    shift = HALF_ROWS * blocks[:-1] - starts[:-1]
     return np.arange(starts[-1]) + np.repeat(shift, sizes), int(blocks[-1])

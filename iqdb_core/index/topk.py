@@ -10,7 +10,7 @@ class Plan(NamedTuple):
     """How an index answered.
 
     Attributes:
-        name: "scan", or what the index did instead ("graph", "lists").
+        name: "scan", or what the index did instead ("graph", "matches", "lists").
         breadth: places in the pool of a walk, or lists probed; 0 for a scan.
         visited: codes compared, over all queries.
         scored: vectors compared, over all queries; 0 when a scan did not count them.

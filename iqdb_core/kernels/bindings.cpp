@@ -14,6 +14,7 @@
 
 #include "bindings.hpp"
 #include "buffers.hpp"
+#include "candidates.hpp"
 #include "checksum.hpp"
 #include "dispatch.hpp"
 #include "metric.hpp"
@@ -150,6 +151,14 @@ std::int64_t check_finite(BufferArg x_arg) {
   return found == x.size() ? -1 : static_cast<std::int64_t>(found);
 }
 
+std::size_t count_bits(BufferArg bits_arg, std::int64_t n) {
+  const Buffer<const std::uint8_t> bits(bits_arg, "bits");
+  if (n < 0) throw nb::value_error(("n must not be negative, found " + std::to_string(n)).c_str());
+  const auto rows = static_cast<std::size_t>(n);
+  bits.expect_at_least(rows / 8 + (rows % 8 != 0));
+  return count_rows(bits.data(), rows);
+}
+
 std::string variant() {
   return kernels().name;
 }
@@ -198,6 +207,8 @@ Returns:
     -1, or the number of a damaged block that holds a candidate; then the outputs mean nothing.)");
   m.def("distances", &distances, "vectors"_a, "rows"_a, "query"_a, "metric"_a, "out"_a,
         "out[i] = the distance of vectors[rows[i]] (float32[n, dim]) from the query, as float64.");
+  m.def("count_bits", &count_bits, "bits"_a, "n"_a,
+        "How many of the bits 0..n are set (bit r & 7 of byte r >> 3).");
   m.def("check_finite", &check_finite, "x"_a,
         "The index of the first infinity or NaN among the float32 items of `x`, or -1.");
 }

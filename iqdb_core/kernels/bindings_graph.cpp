@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <limits>
 #include <optional>
 #include <string>
@@ -24,6 +25,7 @@
 #include "codes.hpp"
 #include "dispatch.hpp"
 #include "graph_build.hpp"
+#include "graph_check.hpp"
 #include "threads.hpp"
 
 namespace nb = nanobind;
@@ -170,6 +172,26 @@ std::vector<std::uint32_t> carry(int metric, BufferArg codes_arg, BufferArg leng
   return build.entries;
 }
 
+std::tuple<std::vector<std::size_t>, std::vector<std::size_t>, std::size_t, std::size_t> check(
+    BufferArg links_arg, BufferArg entries_arg, std::int64_t threads) {
+  const Buffer<const std::uint32_t> links(links_arg, "links");
+  const Buffer<const std::uint32_t> entries(entries_arg, "entries");
+  if (links.ndim() != 2) links.fail("must be a 2-D buffer");
+  const std::size_t n = links.shape(0);
+  if (n > kMaxNodes) links.fail("has more rows than a graph can number");
+  const std::size_t degree = degree_of(links, n);
+  const std::size_t workers = at_least_one(threads, "threads");
+  GraphFaults faults;
+  {
+    const nb::gil_scoped_release released;
+    faults = check_graph(links.data(), n, degree, {entries.data(), entries.size()}, workers);
+  }
+  return {{std::begin(faults.count), std::end(faults.count)},
+          {std::begin(faults.first_node), std::end(faults.first_node)},
+          faults.unreachable,
+          faults.first_unreachable};
+}
+
 }  // namespace
 
 void bind_graph(nb::module_& m) {
@@ -229,6 +251,13 @@ Args:
     m: As at the build.
     ef_construction: As at the build.
     threads: At most so many threads; the result does not depend on it.)");
+  m.def("check_graph", &check, "links"_a, "entries"_a, "threads"_a = 1,
+        R"(What is wrong with the links of a stored graph (uint32[n, degree], uint32 entries).
+
+Returns:
+    (counts, first nodes, unreachable, first unreachable). Counts are those of links that name no node, that
+    name their own node, that name a neighbour twice, and that stand behind an empty place; a node is
+    unreachable when no path leads to it from the entries. A first node means nothing where its count is 0.)");
 }
 
 }  // namespace iqdb

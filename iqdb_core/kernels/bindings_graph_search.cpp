@@ -63,7 +63,8 @@ class StoredGraph {
                                       std::int64_t breadth, std::int64_t scored, BufferArg rows_arg,
                                       BufferArg distances_arg, BufferArg counts_arg, BufferArg visited_arg,
                                       const std::optional<BufferArg>& mask_arg, std::int64_t threads,
-                                      const BlocksArg& vector_blocks_arg, double max_distance) const {
+                                      const BlocksArg& vector_blocks_arg, double max_distance,
+                                      bool filtered) const {
     const Buffer<const float> vectors(vectors_arg, "vectors");
     const Buffer<const float> queries(queries_arg, "queries");
     const Buffer<std::int64_t> rows(rows_arg, "out_rows");
@@ -83,6 +84,8 @@ class StoredGraph {
     task.breadth = std::max(at_least_one(breadth, "breadth"), task.k);
     task.scored = std::max(at_least_one(scored, "scored"), task.k);
     if (mask_arg) task.mask = mask.emplace(*mask_arg, "mask").expect_at_least(n / 8 + (n % 8 != 0)).data();
+    if (filtered && task.mask == nullptr) throw nb::value_error("a filtered walk needs a mask");
+    task.filtered = filtered;
     if (std::isnan(max_distance)) throw nb::value_error("max_distance must not be NaN");
     task.max_distance = max_distance;
     task.threads = at_least_one(threads, "threads");
@@ -260,8 +263,11 @@ void bind_graph_search(nb::module_& m) {
           "search", &StoredGraph::search, "vectors"_a, "queries"_a, "k"_a, "breadth"_a, "scored"_a,
           "out_rows"_a, "out_distances"_a, "out_counts"_a, "out_visited"_a, nb::kw_only(),
           "mask"_a = nb::none(), "threads"_a = 1, "vector_blocks"_a = nb::none(),
-          nb::arg("max_distance").sig("...") = HUGE_VAL,
+          nb::arg("max_distance").sig("...") = HUGE_VAL, "filtered"_a = false,
           R"(Walk the graph for each query and score the nearest `scored` rows that pass the mask by their vectors.
+
+A walk goes over all nodes and picks out those that pass at its end; with `filtered` its pool holds nodes that
+pass alone, and nodes that do not are passed through.
 
 Returns:
     (0, 0), or what is damaged (1 codes, 2 links, 3 vectors, 4 coarse codes) and its block; then the outputs mean nothing.)");

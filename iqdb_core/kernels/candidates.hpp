@@ -7,6 +7,9 @@
 
 namespace iqdb {
 
+// How many of the rows 0..n have their bit (r & 7 of byte r >> 3) set.
+std::size_t count_rows(const std::uint8_t* mask, std::size_t n);
+
 // All rows 0..n, or those whose bit is set in a bitmap (bit r & 7 of byte r >> 3). Each thread gets
 // its ranges in ascending order.
 class Candidates {
@@ -31,8 +34,6 @@ class Candidates {
   std::size_t take(Range* range, std::size_t most, std::size_t* rows) const;
 
  private:
-  std::uint64_t word(std::size_t index) const;
-
   std::size_t n_;
   const std::uint8_t* mask_;
   std::size_t count_;

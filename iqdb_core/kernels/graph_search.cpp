@@ -5,6 +5,7 @@
 #include <cmath>
 #include <mutex>
 
+#include "graph_filtered.hpp"
 #include "threads.hpp"
 #include "topk.hpp"
 
@@ -22,13 +23,16 @@ void prefetch_row(const float* row, std::size_t dim) {
 
 using Candidate = Walker::Candidate;
 
+// What one thread needs for a query after another.
 struct Scratch {
   Walker walker;
+  FilteredWalker filtered;
   std::vector<std::uint8_t> code;
-  std::vector<Candidate> chosen;
+  std::vector<Candidate> chosen;  // rows to be scored, nearest first by their codes
   std::vector<std::uint32_t> nodes;
   std::vector<std::int32_t> keys;
   std::vector<Hit> hits;
+  bool stuck;
 };
 
 // See Search::choose: more than four standard deviations of the rounding of two rows' codes.
@@ -66,10 +70,7 @@ class Search {
     } else {
       encode_query(*task_.model, codes.sum == CodeSum::kDot, query, task_.dim, scratch.code.data());
     }
-    Walker& walker = scratch.walker;
-    if (!walker.walk(kernels_, task_.graph, task_.blocks, coded, task_.breadth)) return report(walker);
-    task_.out_visited[2 * i] = static_cast<std::int64_t>(walker.scored());
-    if (!choose(coded, scratch)) return report(walker);
+    if (!(task_.filtered ? walk_matches(i, coded, scratch) : walk_all(i, coded, scratch))) return false;
 
     const std::vector<Candidate>& chosen = scratch.chosen;
     for (const Candidate& row : chosen) __builtin_prefetch(vector(row.node));
@@ -91,11 +92,35 @@ class Search {
     }
     task_.out_counts[i] = static_cast<std::int64_t>(write_smallest(
         hits, task_.k, task_.width, task_.out_rows + i * task_.width, task_.out_distances + i * task_.width));
+    task_.out_visited[2 * i + 1] = scratch.stuck ? 0 : static_cast<std::int64_t>(chosen.size());
+    return true;
+  }
+
+  // A walk over all nodes; those that pass the mask are picked out of its pool.
+  bool walk_all(std::size_t i, const QueryCode& coded, Scratch& scratch) {
+    Walker& walker = scratch.walker;
+    const std::size_t n = task_.graph.codes.n;
+    if (!walker.walk(kernels_, task_.graph, task_.blocks, coded, task_.breadth)) return report(walker);
+    task_.out_visited[2 * i] = static_cast<std::int64_t>(walker.scored());
     // A pool full of equal keys may be a group of equal vectors that the walk could not leave: the caller is
     // told that nothing was found.
-    const bool stuck = walker.size() > 1 && walker.size() == std::min(task_.breadth, codes.n) &&
-                       walker.at(0).key == walker.at(walker.size() - 1).key;
-    task_.out_visited[2 * i + 1] = stuck ? 0 : static_cast<std::int64_t>(chosen.size());
+    scratch.stuck = walker.size() > 1 && walker.size() == std::min(task_.breadth, n) &&
+                    walker.at(0).key == walker.at(walker.size() - 1).key;
+    return choose(coded, scratch) || report(walker);
+  }
+
+  // A walk over the nodes that pass the mask, by their codes.
+  bool walk_matches(std::size_t i, const QueryCode& coded, Scratch& scratch) {
+    FilteredWalker& walker = scratch.filtered;
+    if (!walker.walk(kernels_, task_.graph, task_.blocks, coded, task_.breadth, task_.mask))
+      return report(walker);
+    scratch.chosen.clear();
+    for (std::size_t j = 0; j < std::min(walker.size(), task_.scored); ++j) {
+      scratch.chosen.push_back({walker.key(j), walker.node(j)});
+    }
+    task_.out_visited[2 * i] = static_cast<std::int64_t>(walker.scored());
+    scratch.stuck =
+        walker.size() > 1 && walker.size() == task_.breadth && walker.key(0) == walker.key(walker.size() - 1);
     return true;
   }
 
@@ -157,7 +182,8 @@ class Search {
     return true;
   }
 
-  bool report(const Walker& walker) {
+  template <class AnyWalker>
+  bool report(const AnyWalker& walker) {
     const int part = walker.damaged_table == task_.blocks.codes    ? 1
                      : walker.damaged_table == task_.blocks.coarse ? 4
                                                                    : 2;

@@ -24,6 +24,7 @@ struct GraphSearch {
   std::size_t breadth;       // ef: nodes that the walk keeps
   std::size_t scored;        // of those that pass the mask, how many are scored by their vectors
   const std::uint8_t* mask;  // bits; null for every row
+  bool filtered;             // whether the walk keeps only nodes that pass the mask
   double max_distance;
   std::size_t threads;
   std::size_t width;         // slots of a query in the outputs, at least k

@@ -8,6 +8,7 @@
 #include "scan.hpp"
 #include "simd.hpp"
 #include "tiles.hpp"
+#include "xxh64_rows.hpp"
 
 #define IQDB_TEXT_OF(name) #name
 #define IQDB_TEXT(name) IQDB_TEXT_OF(name)
@@ -41,6 +42,7 @@ const Kernels& kernels() {
       .code_panel_lanes = kCodePanelLanes,
       .code_pack = code_pack,
       .code_tiles = code_tiles,
+      .mix_rows = mix_rows,
       .first_non_finite = first_non_finite,
   };
   return table;

@@ -1,8 +1,9 @@
 // The kernels that exist once per instruction set, as a table of function pointers.
 //
-// Everything in this table but `canonical`, `norm2`, sums of codes and what concerns words is only a filter:
-// its f32 sums may differ between variants in their last bits. bounds.hpp says by how much, and search.cpp
-// re-scores with `canonical` whatever the filter cannot exclude, so that results never depend on the variant.
+// Everything in this table but `canonical`, `norm2`, hashes, sums of codes and what concerns words is only a
+// filter: its f32 sums may differ between variants in their last bits. bounds.hpp says by how much, and
+// search.cpp re-scores with `canonical` whatever the filter cannot exclude, so that results never depend on
+// the variant.
 #pragma once
 
 #include <cstddef>
@@ -84,6 +85,9 @@ struct CodeTileTask {
   Sink sink;
 };
 
+// The rows that a call of Kernels::mix_rows takes.
+inline constexpr std::size_t kHashedRows = 3;
+
 struct Kernels {
   const char* name;
 
@@ -130,6 +134,11 @@ struct Kernels {
   void (*code_pack)(const std::int8_t* const* queries, std::size_t n_queries, std::size_t stride,
                     std::int8_t* panel);
   void (*code_tiles)(const CodeTileTask& task);
+
+  // XXH64, step 2, of kHashedRows rows that lie row_bytes apart: their first n_stripes stripes of 32 bytes
+  // into lanes[kHashedRows][2 seeds][4].
+  void (*mix_rows)(const std::uint8_t* rows, std::size_t row_bytes, std::size_t n_stripes,
+                   std::uint64_t* lanes);
 
   // The index of the first infinity or NaN, or n.
   std::size_t (*first_non_finite)(const float* x, std::size_t n);

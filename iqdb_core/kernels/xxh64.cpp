@@ -1,34 +1,12 @@
 #include "xxh64.hpp"
 
-#include <bit>
+#include <algorithm>
+
+#include "dispatch.hpp"
+#include "xxh64_steps.hpp"
 
 namespace iqdb {
 namespace {
-
-constexpr uint64_t kPrime1 = 0x9E3779B185EBCA87;
-constexpr uint64_t kPrime2 = 0xC2B2AE3D27D4EB4F;
-constexpr uint64_t kPrime3 = 0x165667B19E3779F9;
-constexpr uint64_t kPrime4 = 0x85EBCA77C2B2AE63;
-constexpr uint64_t kPrime5 = 0x27D4EB2F165667C5;
-
-constexpr size_t kStripeBytes = 32;
-
-// The specification's round() with the product of the input taken out of it: both seeds share it.
-inline uint64_t round_of_product(uint64_t accumulator, uint64_t product) {
-  return std::rotl(accumulator + product, 31) * kPrime1;
-}
-
-inline uint64_t round_zero(uint64_t input) {
-  return round_of_product(0, input * kPrime2);
-}
-
-// Step 1: accumulators of one seed.
-inline void start_lanes(uint64_t seed, uint64_t lanes[4]) {
-  lanes[0] = seed + kPrime1 + kPrime2;
-  lanes[1] = seed + kPrime2;
-  lanes[2] = seed;
-  lanes[3] = seed - kPrime1;
-}
 
 // Step 2: one stripe of 32 bytes into both seeds.
 inline void mix_stripe(const uint8_t* p, uint64_t lanes0[4], uint64_t lanes1[4]) {
@@ -39,42 +17,26 @@ inline void mix_stripe(const uint8_t* p, uint64_t lanes0[4], uint64_t lanes1[4])
   }
 }
 
-// Step 3: the lanes of one seed become one accumulator.
-inline uint64_t converge(const uint64_t lanes[4]) {
-  uint64_t accumulator =
-      std::rotl(lanes[0], 1) + std::rotl(lanes[1], 7) + std::rotl(lanes[2], 12) + std::rotl(lanes[3], 18);
-  for (size_t lane = 0; lane < 4; ++lane) {
-    accumulator = (accumulator ^ round_zero(lanes[lane])) * kPrime1 + kPrime4;
-  }
-  return accumulator;
-}
-
-inline uint64_t avalanche(uint64_t accumulator) {
-  accumulator = (accumulator ^ accumulator >> 33) * kPrime2;
-  accumulator = (accumulator ^ accumulator >> 29) * kPrime3;
-  return accumulator ^ accumulator >> 32;
-}
-
 // Steps 4 to 6: the length, the n < 32 bytes that are left, and the final mix.
 inline HashPair finish(HashPair accumulator, uint64_t total, const uint8_t* p, size_t n) {
   uint64_t a = accumulator.h0 + total;
   uint64_t b = accumulator.h1 + total;
   for (; n >= 8; p += 8, n -= 8) {
     const uint64_t mixed = round_zero(load_le<uint64_t>(p));
-    a = std::rotl(a ^ mixed, 27) * kPrime1 + kPrime4;
-    b = std::rotl(b ^ mixed, 27) * kPrime1 + kPrime4;
+    a = mix_eight(a, mixed);
+    b = mix_eight(b, mixed);
   }
   if (n >= 4) {
     const uint64_t mixed = load_le<uint32_t>(p) * kPrime1;
-    a = std::rotl(a ^ mixed, 23) * kPrime2 + kPrime3;
-    b = std::rotl(b ^ mixed, 23) * kPrime2 + kPrime3;
+    a = mix_four(a, mixed);
+    b = mix_four(b, mixed);
     p += 4;
     n -= 4;
   }
   for (; n > 0; ++p, --n) {
     const uint64_t mixed = *p * kPrime5;
-    a = std::rotl(a ^ mixed, 11) * kPrime1;
-    b = std::rotl(b ^ mixed, 11) * kPrime1;
+    a = mix_one(a, mixed);
+    b = mix_one(b, mixed);
   }
   return {avalanche(a), avalanche(b)};
 }
@@ -122,6 +84,30 @@ HashPair hash_pair(const uint8_t* p, size_t n) {
   size_t left = n;
   for (; left >= kStripeBytes; p += kStripeBytes, left -= kStripeBytes) mix_stripe(p, lanes0, lanes1);
   return finish({converge(lanes0), converge(lanes1)}, n, p, left);
+}
+
+void hash_rows(const uint8_t* rows, size_t n, size_t row_bytes, HashPair* out) {
+  const size_t n_stripes = row_bytes / kStripeBytes;
+  const size_t rest = row_bytes % kStripeBytes;
+  size_t row = 0;
+  if (n_stripes != 0) {
+    const auto mix_rows = kernels().mix_rows;
+    uint64_t fresh[kHashedRows][2][4];
+    for (auto& lanes : fresh) {
+      start_lanes(0, lanes[0]);
+      start_lanes(1, lanes[1]);
+    }
+    for (; row + kHashedRows <= n; row += kHashedRows) {
+      uint64_t lanes[kHashedRows][2][4];
+      std::copy_n(&fresh[0][0][0], sizeof lanes / sizeof(uint64_t), &lanes[0][0][0]);
+      mix_rows(rows + row * row_bytes, row_bytes, n_stripes, &lanes[0][0][0]);
+      for (size_t i = 0; i < kHashedRows; ++i) {
+        const uint8_t* const tail = rows + (row + i + 1) * row_bytes - rest;
+        out[row + i] = finish({converge(lanes[i][0]), converge(lanes[i][1])}, row_bytes, tail, rest);
+      }
+    }
+  }
+  for (; row < n; ++row) out[row] = hash_pair(rows + row * row_bytes, row_bytes);
 }
 
 }  // namespace iqdb

@@ -41,4 +41,7 @@ class Hasher {
 
 HashPair hash_pair(const uint8_t* p, size_t n);
 
+// out[i] = hash of row i's bytes. Several rows go through the CPU at once.
+void hash_rows(const uint8_t* rows, size_t n, size_t row_bytes, HashPair* out);
+
 }  // namespace iqdb

@@ -5,8 +5,8 @@
 #include <stdexcept>
 #include <string>
 
-#include "byteorder.hpp"
 #include "ranges.hpp"
+#include "xxh64_steps.hpp"
 
 namespace iqdb {
 namespace {
@@ -51,15 +51,17 @@ void hash_rows(const uint8_t* rows, size_t n, size_t row_bytes, HashPair* out, s
   constexpr size_t kBytesPerThread = size_t{1} << 20;
   const size_t grain = kBytesPerThread / std::max<size_t>(row_bytes, 1) + 1;
   for_ranges(n, threads, grain, [=](size_t begin, size_t end) {
-    for (size_t row = begin; row < end; ++row) out[row] = hash_pair(rows + row * row_bytes, row_bytes);
+    hash_rows(rows + begin * row_bytes, end - begin, row_bytes, out + begin);
   });
 }
 
 void hash_ids_u64(std::span<const uint64_t> ids, HashPair* out) {
-  std::array<uint8_t, 9> bytes{kIntId};
+  // Nine bytes: eight, of which the first is the kind, and the id's last.
   for (const uint64_t id : ids) {
-    store_le(bytes.data() + 1, id);
-    *out++ = hash_pair(bytes.data(), bytes.size());
+    const uint64_t first = round_zero(id << 8 | kIntId);
+    const uint64_t last = (id >> 56) * kPrime5;
+    *out++ = {avalanche(mix_one(mix_eight(short_input(0, 9), first), last)),
+              avalanche(mix_one(mix_eight(short_input(1, 9), first), last))};
   }
 }
 
@@ -93,15 +95,8 @@ HashPair combine_digest(size_t n, const HashPair* ids, const HashPair* vectors, 
                         HashPair* out) {
   HashPair sum;
   for (size_t row = 0; row < n; ++row) {
-    std::array<uint8_t, 24> of_seed0;
-    std::array<uint8_t, 24> of_seed1;
-    store_le(&of_seed0[0], ids[row].h0);
-    store_le(&of_seed0[8], vectors[row].h0);
-    store_le(&of_seed0[16], metadata[row].h0);
-    store_le(&of_seed1[0], ids[row].h1);
-    store_le(&of_seed1[8], vectors[row].h1);
-    store_le(&of_seed1[16], metadata[row].h1);
-    const HashPair record{hash_pair(of_seed0.data(), 24).h0, hash_pair(of_seed1.data(), 24).h1};
+    const HashPair record{hash_words<3>(0, {ids[row].h0, vectors[row].h0, metadata[row].h0}),
+                          hash_words<3>(1, {ids[row].h1, vectors[row].h1, metadata[row].h1})};
     if (out != nullptr) out[row] = record;
     sum += record;
   }

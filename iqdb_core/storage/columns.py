@@ -80,7 +80,7 @@ class GroupView:
         mappings: a set of bits as an int; bit i tells whether row i has a mapping.
     """
 
-    __slots__ = ("blob", "columns", "ensure", "mappings", "n_rows", "part", "path")
+    __slots__ = ("_checked_keys", "blob", "columns", "ensure", "mappings", "n_rows", "part", "path")
 
     def __init__(
         self,
@@ -120,6 +120,7 @@ class GroupView:
         if offset != size:
             raise self.damaged("blob_bytes", f"{offset}, by the directory", size)
         self.columns = tuple(columns)
+        self._checked_keys: set[str] = set()
 
     def damaged(self, what: str, expected: str, found: object) -> StructureError:
         """Return the error that says what of this group is wrong."""
@@ -230,6 +231,16 @@ class GroupView:
         from iqdb_core.storage.columns_reader import read_columns
 
         return read_columns(self, keys)
+
+    def check_keys(self, keys: Collection[str]) -> None:
+        """Check, once, all that the records have under `keys`, as `to_columns` does.
+
+        Raises:
+            StructureError: something in these columns contradicts the format.
+        """
+        if not self._checked_keys.issuperset(keys):
+            self.to_columns(keys)
+            self._checked_keys.update(keys)
 
     def check(self) -> None:
         """Check everything that the format says of a group.

@@ -38,7 +38,7 @@ from iqdb_core.storage.layout import (
     padded,
 )
 from iqdb_core.storage.snapshot import Snapshot
-from iqdb_core.storage.verify import Finding, Verifier, problem_of
+from iqdb_core.storage.verify import Verifier, problem_of
 from iqdb_core.storage.wal import LogContents, read_log
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from iqdb_core.records import RecordBatch
     from iqdb_core.storage.digest_value import ContentDigest
+    from iqdb_core.storage.verify_report import Finding
     from iqdb_core.types import VectorId
 
 Facts: TypeAlias = dict[str, Any]

@@ -8,13 +8,10 @@ file, and by the ids where these do not ascend by row.
 from __future__ import annotations
 
 import errno
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+import threading
+import time
+from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
-
-from iqdb_core import _kernels
 from iqdb_core.errors import (
     ChecksumError,
     DamagedError,
@@ -39,77 +36,18 @@ from iqdb_core.storage.layout import (
     SectionEntry,
     padded,
 )
-from iqdb_core.storage.section import block_prefix
 from iqdb_core.storage.structure import check_config, check_header, check_section_table
+from iqdb_core.storage.verify_blocks import check_blocks
+from iqdb_core.storage.verify_report import Finding, Level, Progress, SectionResult, VerifyReport
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable
 
-Level: TypeAlias = Literal["checksums", "structure"]
-Progress: TypeAlias = "Callable[[int, int], None]"
+Beyond: TypeAlias = "Callable[[Verifier, Header, list[SectionEntry], dict[str, set[int]]], None]"
+"""What looks at the parts that storage knows nothing of; it adds to the verifier's report."""
 
-_WINDOW_BYTES = 4 << 20
 _NOT_OPENED = "the database cannot be opened"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One problem.
-
-    Attributes:
-        path: the file that has it: the snapshot or its log.
-        part: what is wrong there, such as "header", "section vectors" or "frame 3".
-        offset_bytes: where it begins in the file.
-        length_bytes: how far it reaches.
-        problem: what is wrong.
-        effect: what does not work because of it.
-    """
-
-    path: str
-    part: str
-    offset_bytes: int
-    length_bytes: int
-    problem: str
-    effect: str
-
-
-@dataclass(slots=True)
-class VerifyReport:
-    """What `verify_file` has found.
-
-    Attributes:
-        path: the snapshot.
-        level: "checksums" or "structure".
-        findings: the problems, in the order in which they were met.
-        notes: what is normal but worth knowing, such as a torn tail of the log.
-        whole: the parts that were checked and are whole.
-        works: what can be done with the database as it is, one sentence each.
-        n_rows: records of the snapshot; None when the header cannot be trusted.
-        content_digest: computed from the records; None when that was not done or not possible.
-        log_frames: whole frames of the log.
-        checked_bytes: how many bytes of both files were looked at.
-    """
-
-    path: str
-    level: Level
-    findings: list[Finding] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    whole: list[str] = field(default_factory=list)
-    works: list[str] = field(default_factory=list)
-    n_rows: int | None = None
-    content_digest: str | None = None
-    log_frames: int = 0
-    checked_bytes: int = 0
-
-    @property
-    def ok(self) -> bool:
-        """True when nothing is wrong."""
-        return not self.findings
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain values."""
-        return {"ok": self.ok, **asdict(self)}
 
 
 def verify_file(
@@ -118,16 +56,18 @@ def verify_file(
     level: Level = "structure",
     threads: int | None = None,
     progress: Progress | None = None,
+    beyond: Beyond | None = None,
     files: FileSystem = OS_FILES,
 ) -> VerifyReport:
-    """Check a database file and its log.
+    """Check a database file and its log, all but its index; `iqdb_core.verification.verify` checks that too.
 
     Args:
         path: the snapshot.
-        level: "checksums" reads every byte and compares the checksums; "structure" also decodes every
+        level: "checksums" reads every byte and compares the checksums; any other also decodes every
             record, checks all rules of the format and computes the content digest again.
         threads: how many to use; None is `IQDB_NUM_THREADS` or all cores.
-        progress: is called now and then with the bytes of the snapshot done and to do.
+        progress: is called now and then, from any thread but one at a time, with the bytes done and to do.
+        beyond: is called when the records were checked, unless the level is "checksums".
         files: the file layer.
 
     Raises:
@@ -145,8 +85,10 @@ def verify_file(
             raise DatabaseNotFoundError(path) from error
         raise
     try:
+        started = time.perf_counter()
         verifier = Verifier(file, files, level, resolve_threads(threads), progress)
-        verifier.run()
+        verifier.run(beyond)
+        verifier.report.seconds = time.perf_counter() - started
         return verifier.report
     finally:
         files.close(file)
@@ -163,14 +105,28 @@ class Verifier:
         self.path = file.path
         self.threads = threads
         self.report = VerifyReport(file.path, level)
-        self.size = files.status(file).st_size
+        self.size = self.report.file_bytes = files.status(file).st_size
         self._progress = progress
+        self.misled = False  # whether exact search, too, goes by codes that are wrong
+        self._done = self._total = 0
+        self._guard = threading.Lock()
 
     def found(self, part: str, offset: int, length: int, problem: str, effect: str) -> None:
         """Add a problem of the snapshot to the report."""
         self.report.findings.append(Finding(self.path, part, offset, length, problem, effect))
 
-    def run(self) -> None:
+    def expect(self, size_bytes: int) -> None:
+        """Add to the bytes that are to be gone through; a part that is read twice counts twice."""
+        self._total += size_bytes
+
+    def advance(self, size_bytes: int) -> None:
+        """Say that so many more of the expected bytes are done."""
+        with self._guard:
+            self._done += size_bytes
+            if self._progress is not None:
+                self._progress(min(self._done, self._total), self._total)
+
+    def run(self, beyond: Beyond | None = None) -> None:
         """Check everything that the level asks for."""
         header = self.read_header()
         entries = self.read_table(header) if header is not None else None
@@ -181,26 +137,43 @@ class Verifier:
             self.report.works.append("nothing: no part can be found without header and section table")
             return
         self.report.n_rows = header.n_rows
-        bad = self._sections(header, entries)
+        self.expect(sum(entry.stored_bytes for entry in entries))
+        if self.report.level != "checksums":
+            # Records are read once more, a third time for the index, and a fourth through the reader.
+            again = 1 + (beyond is not None) + (self.report.level == "records")
+            self.expect(again * 4 * header.n_rows * header.dim)
+        bad = check_blocks(self, header, entries)
         self._padding(entries)
         self._config(header, entries, bad)
-        if self.report.level == "structure":
+        if self.report.level != "checksums":
             from iqdb_core.storage.verify_records import verify_records
 
             verify_records(self, header, entries, bad)
+            if beyond is not None:
+                beyond(self, header, entries, bad)
         for entry in entries:
-            if not any(
-                finding.part.split(":")[0] == f"section {entry.name}" for finding in self.report.findings
-            ):
-                self.report.whole.append(f"section {entry.name}")
+            self._sum_up(entry, bad[entry.name])
         self._conclude(header, entries)
         from iqdb_core.storage.verify_log import verify_log
 
         before = len(self.report.findings)
         verify_log(self, header)
+        if self._done < self._total:
+            self.advance(self._total - self._done)
         if len(self.report.findings) > before:
             works = self.report.works
             works[:] = [f"{what}, of the snapshot alone, once the log is moved away" for what in works]
+
+    def _sum_up(self, entry: SectionEntry, bad: set[int]) -> None:
+        """Add what was found in one section to the report."""
+        part = f"section {entry.name}"
+        count = sum(finding.part.split(":")[0] == part for finding in self.report.findings)
+        damaged = BLOCK_BYTES * len(bad)
+        if -(-entry.stored_bytes // BLOCK_BYTES) - 1 in bad:
+            damaged -= -entry.stored_bytes % BLOCK_BYTES
+        self.report.sections.append(SectionResult(entry.name, entry.stored_bytes, damaged, count))
+        if not count:
+            self.report.whole.append(part)
 
     # --- Header, table, configuration ---------------------------------------------------------------
 
@@ -264,70 +237,7 @@ class Verifier:
     def _damaged(self, part: str, offset: int, length: int, error: DamagedError, effect: str) -> None:
         self.found(part, offset, length, problem_of(error), effect)
 
-    # --- Block checksums ----------------------------------------------------------------------------
-
-    def _sections(self, header: Header, entries: list[SectionEntry]) -> dict[str, set[int]]:
-        """Check every block of every section, and return the bad ones by the section's name."""
-        bad: dict[str, set[int]] = {}
-        total = sum(entry.stored_bytes for entry in entries)
-        done = 0
-        with ThreadPoolExecutor(self.threads, "iqdb-verify") as pool:
-            for entry in entries:
-                blocks = bad[entry.name] = set()
-                count = -(-entry.stored_bytes // BLOCK_BYTES)
-                table = self.files.read(self.file, 4 * count, entry.checksums_offset)
-                self.report.checked_bytes += len(table)
-                if _kernels.crc32c(table) != entry.checksums_crc:
-                    blocks.update(range(count))
-                    self.found(
-                        f"section {entry.name}: block checksums",
-                        entry.checksums_offset,
-                        len(table),
-                        "checksum wrong",
-                        "no block of the section can be trusted: " + effect_of(entry, header, 0, count),
-                    )
-                    done += entry.stored_bytes
-                    continue
-                crcs = np.frombuffer(table, np.uint32)
-                prefix = block_prefix(header.database_id, entry.name)
-                starts = range(0, entry.stored_bytes, _WINDOW_BYTES)
-                for start, wrong in zip(
-                    starts,
-                    pool.map(lambda s, e=entry, c=crcs, p=prefix: self._window(e, c, p, s), starts),
-                    strict=True,
-                ):
-                    blocks.update(wrong)
-                    done += min(_WINDOW_BYTES, entry.stored_bytes - start)
-                    if self._progress is not None:
-                        self._progress(done, total)
-                self.report.checked_bytes += entry.stored_bytes
-                for first, stop in _runs(blocks):
-                    offset = first * BLOCK_BYTES
-                    length = min(stop * BLOCK_BYTES, entry.stored_bytes) - offset
-                    what = f"block {first}" if stop == first + 1 else f"blocks {first} to {stop - 1}"
-                    self.found(
-                        f"section {entry.name}: {what}",
-                        entry.offset + offset,
-                        length,
-                        "checksum wrong",
-                        effect_of(entry, header, first, stop),
-                    )
-        return bad
-
-    def _window(self, entry: SectionEntry, crcs: Any, prefix: int, start: int) -> list[int]:
-        """Return which blocks of one piece of a section are bad."""
-        data = self.files.read(
-            self.file, min(_WINDOW_BYTES, entry.stored_bytes - start), entry.offset + start
-        )
-        first = start // BLOCK_BYTES
-        expected = crcs[first : first + _WINDOW_BYTES // BLOCK_BYTES]
-        found = np.zeros(len(expected), np.uint32)
-        whole = -(-len(data) // BLOCK_BYTES)
-        _kernels.crc32c_blocks(data, prefix, first, found[:whole])
-        wrong = found != expected
-        # The file became shorter while it was read.
-        wrong[whole:] = True
-        return [first + int(block) for block in np.flatnonzero(wrong)]
+    # --- Padding ------------------------------------------------------------------------------------
 
     def _padding(self, entries: list[SectionEntry]) -> None:
         """Check that whatever belongs to no part is zero."""
@@ -370,9 +280,9 @@ class Verifier:
         if not damaged - {"padding"}:
             works.append("everything")
             return
-        if VECTORS not in damaged:
+        if VECTORS not in damaged and not self.misled:
             works.append(f"searches: all {header.n_rows} vectors are whole")
-        else:
+        elif VECTORS in damaged:
             works.append("reading records by id, but for those whose vectors are damaged")
         if not ids and ID_ORDER not in damaged:
             works.append("looking up ids")
@@ -381,7 +291,11 @@ class Verifier:
         if not meta:
             works.append("metadata and filters")
         if damaged & derived:
-            works.append("exact search, and rebuilding the index from the records")
+            if not damaged - derived - {"padding"}:
+                works.insert(0, "all records: they are whole, only the index is damaged")
+            if not self.misled:
+                works.append("exact search (search --exact)")
+            works.append("rebuilding the index from the records (optimize)")
 
 
 def problem_of(error: DamagedError) -> str:
@@ -414,14 +328,3 @@ def effect_of(entry: SectionEntry, header: Header, first: int, stop: int) -> str
     if name == VECTORS:
         return f"searches that come to {rows} fail; the other records can be read"
     return f"the ids of {rows} cannot be read"
-
-
-def _runs(blocks: set[int]) -> list[tuple[int, int]]:
-    """Return maximal ranges of consecutive numbers."""
-    runs: list[tuple[int, int]] = []
-    for block in sorted(blocks):
-        if runs and runs[-1][1] == block:
-            runs[-1] = (runs[-1][0], block + 1)
-        else:
-            runs.append((block, block + 1))
-    return runs

@@ -22,7 +22,7 @@ from iqdb_core.storage.layout import (
     Header,
 )
 from iqdb_core.storage.log_scan import LogBytes, LogScan, scan_log, walk_frames, whole_frame
-from iqdb_core.storage.verify import Finding
+from iqdb_core.storage.verify_report import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +51,9 @@ def verify_log(verifier: Verifier, header: Header) -> None:
         # (log format, section 6).
         if not _scan(verifier, LogBytes(file, files, files.status(file).st_size), header, last=False):
             _scan(verifier, LogBytes(file, files, files.status(file).st_size), header, last=True)
-        report.checked_bytes += files.status(file).st_size
+        size = files.status(file).st_size
+        report.checked_bytes += size
+        report.file_bytes += size
     finally:
         files.close(file)
 
@@ -151,7 +153,7 @@ def _judge(verifier: Verifier, log: LogBytes, header: Header, scan: LogScan) -> 
         )
         report.findings.append(Finding(log.path, "log header", 32, 8, problem, _NOT_OPENED))
         return
-    if report.level == "structure":
+    if report.level != "checksums":
         _decode(verifier, log, scan)
     if not any(finding.path == log.path for finding in report.findings):
         report.whole.append("log")

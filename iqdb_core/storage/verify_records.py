@@ -34,7 +34,8 @@ from iqdb_core.storage.layout import (
     SectionEntry,
 )
 from iqdb_core.storage.read_back import StoredSection
-from iqdb_core.storage.verify import Finding, effect_of, problem_of
+from iqdb_core.storage.verify import effect_of, problem_of
+from iqdb_core.storage.verify_report import Finding
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -109,7 +110,7 @@ class _Records:
         report = self.verifier.report
         ranges, groups = self._ranges()
         with ThreadPoolExecutor(self.verifier.threads, "iqdb-verify") as pool:
-            parts = list(pool.map(lambda i: self._part(i, ranges, groups), range(len(ranges) - 1)))
+            parts = list(pool.map(lambda i: self._counted_part(i, ranges, groups), range(len(ranges) - 1)))
         total: ContentDigest | None = ContentDigest()
         for part in parts:
             report.findings += part.findings
@@ -160,6 +161,11 @@ class _Records:
             self.add(self.finding(META_ROWS, "", f"has a group of more than {GROUP_ROWS} rows", effect))
             return default, None
         return rows, groups
+
+    def _counted_part(self, part: int, ranges: list[int], groups: list[int] | None) -> _Part:
+        done = self._part(part, ranges, groups)
+        self.verifier.advance(4 * self.header.dim * (ranges[part + 1] - ranges[part]))
+        return done
 
     def _part(self, part: int, ranges: list[int], groups: list[int] | None) -> _Part:
         start, stop = ranges[part], ranges[part + 1]

@@ -59,6 +59,26 @@ def test_exact_search_and_rare_matches_are_scans(graph: Iqdb, vectors: np.ndarra
     assert told.matched == told.candidates == told.scored == N // 10
 
 
+def test_filter_widen_is_how_far_a_filter_widens_a_walk_before_it_keeps_to_matches() -> None:
+    vectors = np.random.default_rng(3).standard_normal((12_000, DIM)).astype(np.float32)
+    told = {}
+    for widen in (1, 4, 8):
+        with filled(vectors, HnswConfig(m=8, ef_construction=40, filter_widen=widen)) as db:
+            told[widen] = db.explain(vectors[0], 5, ef=8, filter="n < 2")  # one row in five
+            unfiltered = db.explain(vectors[0], 5, ef=8)
+            hits = db.search(vectors[0], 5, ef=8, filter="n < 2")
+        assert len(hits) == 5
+        assert all(int(hit.id) % 10 < 2 for hit in hits)  # type: ignore[arg-type]
+        assert (unfiltered.plan, unfiltered.breadth) == ("graph", 8)
+    assert [(told[widen].plan, told[widen].breadth) for widen in told] == [
+        ("matches", 8),
+        ("matches", 8),
+        ("graph", 40),
+    ]
+    assert told[4].visited == told[1].visited
+    assert told[8].visited > 1.2 * told[4].visited
+
+
 def test_what_was_written_since_is_counted(graph: Iqdb, vectors: np.ndarray) -> None:
     graph.delete([1, 2, 3])
     graph.upsert_many([4, 5000, 5001], vectors[:3], [{"n": 0}, {"n": 0}, {"n": 1}])

@@ -64,7 +64,7 @@ def test_reopening_with_another_index_configuration_is_a_conflict_with_a_hint(tm
     Iqdb.open(path, 3).close()
     with pytest.raises(ConfigConflictError, match="index") as caught:
         Iqdb.open_with(path, IqdbConfig(dim=3, index=HnswConfig()))
-    assert "import" in caught.value.hint
+    assert "optimize" in caught.value.hint
 
 
 def test_provenance_compression_and_id_of_the_file_are_not_contradicted_in_silence(tmp_path: Path) -> None:

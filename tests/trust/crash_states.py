@@ -32,8 +32,8 @@ any moment makes on them.
 from __future__ import annotations
 
 import random
-from itertools import combinations, pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import combinations, islice, pairwise
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from recorder import DATA_KINDS, EMPTY, NAME_KINDS, File, Image, Op
 
@@ -43,11 +43,13 @@ if TYPE_CHECKING:
 SECTOR_BYTES = 512
 _MAX_SUBSET_NAMES = 6
 _RANDOM_COMBINATIONS = 4
-_EVERY_BYTE_UP_TO = 1024
+# Of a long write to the log, this many bytes at each end are torn one by one, and what is between by sectors.
+_EVERY_BYTE_OF = 1024
 # The position of what a failed sync has given up: no sync comes after it.
 _GIVEN_UP = 1 << 60
 
 Content = tuple[bytes, int]
+_Variant = TypeVar("_Variant")
 Key = tuple[tuple[str, int, int, int], ...]
 
 
@@ -97,9 +99,19 @@ def _cuts(op: Op, *, every_byte: bool) -> list[int]:
     end = op.offset + len(op.data)
     first = (op.offset // SECTOR_BYTES + 1) * SECTOR_BYTES
     cuts = [at - op.offset for at in range(first, end, SECTOR_BYTES)]
-    if every_byte and len(op.data) <= _EVERY_BYTE_UP_TO:
-        cuts = list(range(1, len(op.data)))
+    if every_byte:
+        size = len(op.data)
+        inner = cuts if size > 2 * _EVERY_BYTE_OF else []
+        cuts = sorted(
+            {*inner, *range(1, min(size, _EVERY_BYTE_OF)), *range(max(1, size - _EVERY_BYTE_OF), size)}
+        )
     return cuts
+
+
+def _meet(one: Op, other: Op) -> bool:
+    if one.kind != "write" or other.kind != "write":
+        return True
+    return one.offset < other.offset + len(other.data) and other.offset < one.offset + len(one.data)
 
 
 def file_variants(durable: Content, pending: list[Op], *, every_byte: bool) -> Iterator[tuple[Content, bool]]:
@@ -113,9 +125,13 @@ def file_variants(durable: Content, pending: list[Op], *, every_byte: bool) -> I
     plain += [pending[:i] + pending[i + 1 :] for i in range(n)]
     plain += [[op] for op in pending]
     for i, j in combinations(range(n), 2):
-        swapped = list(pending)
-        swapped[i], swapped[j] = swapped[j], swapped[i]
-        plain.append(swapped)
+        # What touches nothing else between the two gives the same content in any order.
+        if any(_meet(pending[i], op) for op in pending[i + 1 : j + 1]) or any(
+            _meet(op, pending[j]) for op in pending[i + 1 : j]
+        ):
+            swapped = list(pending)
+            swapped[i], swapped[j] = swapped[j], swapped[i]
+            plain.append(swapped)
     for ops in plain:
         yield from _with_length(_applied(durable, ops), everything, torn=False)
     for i, op in enumerate(pending):
@@ -200,6 +216,10 @@ def name_variants(durable: dict[str, int], pending: list[Op]) -> Iterator[dict[s
         yield _renamed(durable, ops)
 
 
+def _nth(variants: Iterator[_Variant], n: int) -> _Variant:
+    return next(islice(variants, n, None))
+
+
 class Crashes:
     """All crash states of one trace.
 
@@ -217,6 +237,7 @@ class Crashes:
         log_name: str = "",
         rng: random.Random,
         every_byte: bool = True,
+        every: int = 1,
     ) -> None:
         """Prepare.
 
@@ -228,11 +249,13 @@ class Crashes:
             log_name: the name of the log.
             rng: draws combinations.
             every_byte: tear the log at every byte, not only at sectors.
+            every: look at one moment in so many, drawn at random, and at the last.
         """
         self._trace = trace
         self._policy = policy
         self._rng = rng
         self._every_byte = every_byte
+        self._every = every
         self._contents = _Content()
         self._durable = dict(start.files)
         self._names = dict(start.names)
@@ -253,7 +276,8 @@ class Crashes:
         self._collect()
         for position, op in enumerate(self._trace):
             self._take(position, op)
-            self._collect()
+            if self._every == 1 or position == len(self._trace) - 1 or not self._rng.randrange(self._every):
+                self._collect()
         found = []
         for key, (floor, ceiling, lossless, torn) in self._found.items():
             names = {name: inode for name, inode, _, _ in key}
@@ -267,9 +291,11 @@ class Crashes:
             self._take(position, op)
         images = []
         for base in (0, 1):
-            names = list(name_variants(self._names, [op for _, op in self._pending_names]))[base]
-            variants = {number: self._file_variants(number)[base] for number in names.values()}
-            files = {number: self._contents[content] for number, (content, _) in variants.items()}
+            names = _nth(name_variants(self._names, [op for _, op in self._pending_names]), base)
+            files = {}
+            for number in names.values():
+                pending = [op for _, op in self._pending.get(number, [])]
+                files[number], _ = _nth(file_variants(self._durable[number], pending, every_byte=False), base)
             images.append(Image(names, files))
         return images[:1] if images[0] == images[1] else images
 

@@ -7,11 +7,13 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from crash_states import Crashes, CrashState
 from recorder import EMPTY, FailingMemory, Image, MemoryFiles
-from workloads import Contents, Work, contents, packed, vector_of
+from workloads import Contents, State, Work, packed, state_of, vector_of
 
-from iqdb_core import DamagedError, DatabaseNotFoundError, Iqdb, IqdbConfig, PersistError, opening
+from iqdb_core import DamagedError, DatabaseNotFoundError, IndexKind, Iqdb, IqdbConfig, PersistError, opening
+from iqdb_core.storage.verify import verify_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -49,9 +51,11 @@ def recorded(workload: Callable[[Work], None], policy: str, files: Any = None, p
     return work
 
 
-def crash_states(work: Work, policy: str, rng: random.Random, *, every_byte: bool = True) -> Crashes:
+def crash_states(
+    work: Work, policy: str, rng: random.Random, *, every_byte: bool = True, every: int = 1
+) -> Crashes:
     """Return the crash states of a finished workload."""
-    return Crashes(work.trace, policy=policy, log_name=LOG, rng=rng, every_byte=every_byte)
+    return Crashes(work.trace, policy=policy, log_name=LOG, rng=rng, every_byte=every_byte, every=every)
 
 
 def sampled(states: list[CrashState], limit: int | None, rng: random.Random) -> list[CrashState]:
@@ -77,6 +81,7 @@ class Checker:
         self.policy = policy
         self.new_id = new_id
         self.tally = Tally()
+        self._verified: set[bytes] = set()
 
     def check(self, state: CrashState, *, fold: bool = False) -> MemoryFiles | None:
         """Recover from a state, verify, write on, recover again.
@@ -120,9 +125,10 @@ class Checker:
             raise ViolationError(f"found {found}\nexpected one of {allowed}")
         if found is None:
             return self._create_again(files)
+        self._verify(files)
         files.trace.begin(0)
         db = Iqdb.open_existing(PATH, files=files, threads=1, auto_compact=None)
-        assert contents(db) == found, "a writer sees something else than a reader"
+        assert state_of(db) == found, "a writer sees something else than a reader"
         left = set(files.image().names) - {PATH, LOG}
         assert not left, f"left behind: {left}"
         files.trace.ack(0)
@@ -131,7 +137,7 @@ class Checker:
         files.trace.ack(1)
         db.close(compact=False)
         assert not files.n_open, "a file stayed open"
-        after = [*found, (self.new_id, packed(NEW_SEED), {"new": True})]
+        after = found.plus((self.new_id, packed(NEW_SEED), {"new": True}))
         # The record was acknowledged: it is there if the power goes now, whatever was not synced.
         crashes = Crashes(files.trace, state.image, log_name=LOG, rng=random.Random(0), every_byte=False)
         for image in crashes.final_extremes():
@@ -144,6 +150,15 @@ class Checker:
             assert set(files.image().names) == {PATH}
             assert _read(files) == after
         return files
+
+    def _verify(self, files: MemoryFiles) -> None:
+        """Check all of a snapshot that was not seen before, its index too."""
+        content = files.image().content(PATH)
+        assert content is not None
+        if content not in self._verified:
+            self._verified.add(content)
+            report = verify_file(PATH, files=files, threads=1)
+            assert report.ok, report.findings
 
     def _create_again(self, files: MemoryFiles) -> None:
         config = IqdbConfig(dim=2, threads=1)
@@ -158,7 +173,7 @@ class Checker:
             return
         found = _read(MemoryFiles(state.image))
         assert found is not None
-        versions = [found, [*found, (self.new_id, packed(NEW_SEED), {"new": True})]]
+        versions = [found, found.plus((self.new_id, packed(NEW_SEED), {"new": True}))]
         crashes = Crashes(files.trace, state.image, log_name=LOG, rng=rng)
         inner = Checker(versions, "always", "after the second crash")
         for again in sampled(crashes.states(), limit, rng):
@@ -172,9 +187,23 @@ def _read(files: MemoryFiles) -> Contents:
     except DatabaseNotFoundError:
         return None
     try:
-        return contents(db)
+        found = state_of(db)
+        _check_index(db, found)
+        return found
     finally:
         db.close()
+
+
+def _check_index(db: Iqdb, found: State) -> None:
+    """A search that goes through the whole index finds what exact search finds."""
+    count = len(found.records)
+    if db.config.index.kind is IndexKind.FLAT or not count:
+        return
+    everything = {"ef": count} if db.config.index.kind is IndexKind.HNSW else {"n_probes": count}
+    query = np.frombuffer(found.records[count // 2][1], np.float32)
+    hits = [(hit.id, hit.distance) for hit in db.search(query, count, **everything)]
+    exact = [(hit.id, hit.distance) for hit in db.search(query, count, exact=True)]
+    assert hits == exact, f"the index finds {hits}\nexact search {exact}"
 
 
 def run(
@@ -185,6 +214,7 @@ def run(
     limit: int | None = None,
     double_limit: int = 0,
     part: tuple[int, int] = (0, 1),
+    every: int = 1,
 ) -> Tally:
     """Try the crash states of one workload.
 
@@ -195,12 +225,13 @@ def run(
         limit: the most states to try, about; None for all.
         double_limit: how many states also get a crash during their recovery.
         part: (i, n): only every n-th state, from the i-th on.
+        every: only the states of one moment in so many.
     """
     rng = random.Random(seed)
     work = recorded(workload, policy)
     # What stays pending for long has very many torn states; a sample of them needs no single bytes.
     every_byte = limit is None or policy != "never"
-    crashes = crash_states(work, policy, rng, every_byte=every_byte)
+    crashes = crash_states(work, policy, rng, every_byte=every_byte, every=every)
     states = crashes.states()
     chosen = sampled(states, limit, rng)
     doubles = set(rng.sample(range(len(chosen)), min(double_limit, len(chosen))))
@@ -259,7 +290,7 @@ def _go_on(work: Work) -> None:
     with contextlib.suppress(PersistError):
         work.abandon()
     work._open()
-    found = contents(work.db)
+    found = state_of(work.db)
     assert found in work.versions[work.acked :], "the failed write was done by half"
     work.versions.append(found)
     work.trace.begin(len(work.versions) - 1)

@@ -28,11 +28,33 @@ if HERE not in sys.path:
     sys.path.insert(0, HERE)
 
 from faults import scratch  # noqa: E402
+from workloads import HNSW, IVF  # noqa: E402
 
-from iqdb_core import DatabaseNotFoundError, Iqdb, IqdbConfig  # noqa: E402
+from iqdb_core import DatabaseNotFoundError, FlatConfig, Iqdb, IqdbConfig  # noqa: E402
+from iqdb_core.storage.verify import verify_file  # noqa: E402
 
 DIM = 3
-ACTIONS = ("create", "import", "upsert", "delete", "compact", "recompress", "bulk", "single", "batch")
+EXPORTED = "out.jsonl"
+ACTIONS = (
+    "create",
+    "import",
+    "import new",
+    "upsert",
+    "delete",
+    "compact",
+    "recompress",
+    "optimize",
+    "recall",
+    "export",
+    "bulk",
+    "single",
+    "batch",
+)
+INDEXES = {
+    "flat": [],
+    "hnsw": ["--m", "4", "--ef-construction", "8"],
+    "ivf": ["--n-clusters", "4", "--n-probes", "1"],
+}
 POLICIES = ("always", "periodic:0.002", "never")
 OPERATIONS = (
     "create",
@@ -73,27 +95,37 @@ def _records(ids: list[int], value: int) -> list[str]:
 
 def _arm(point: int) -> None:
     """Let this process kill itself at its n-th changing file operation, before or after it."""
+    from iqdb_cli.output import Output
     from iqdb_core.storage.files import FileSystem
 
     left = [point]
 
-    def wrapped(name: str) -> Any:
-        original = getattr(FileSystem, name)
+    def count() -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-        def operation(self: Any, *arguments: Any, **named: Any) -> Any:
-            left[0] -= 1
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            result = original(self, *arguments, **named)
-            left[0] -= 1
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+    def wrap(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+
+        def operation(*arguments: Any, **named: Any) -> Any:
+            count()
+            result = original(*arguments, **named)
+            count()
             return result
 
-        return operation
+        setattr(owner, name, operation)
 
     for name in OPERATIONS:
-        setattr(FileSystem, name, wrapped(name))
+        wrap(FileSystem, name)
+    # What an export writes is no part of a database.
+    wrap(Output, "_drain")
+    wrap(os, "replace")
+
+
+def _index(value: int) -> list[str]:
+    kind = list(INDEXES)[value % len(INDEXES)]
+    return ["--index", kind, *INDEXES[kind]]
 
 
 def _command(*arguments: str) -> None:
@@ -118,9 +150,27 @@ def _work(order: dict[str, Any], tell: Any) -> None:
         tell({"begin": change})
         _command(action, path, str(source))
         tell({"ack": True})
+    elif action == "import new":
+        source = folder / "source.jsonl"
+        source.write_text("\n".join(_records(ids, value)) + "\n")
+        tell({"begin": change})
+        _command("import", path, str(source), "--metric", "euclidean", *_index(value))
+        tell({"ack": True})
     elif action == "create":
         tell({"begin": {}})
-        _command("create", path, "--dim", str(DIM), "--metric", "euclidean")
+        _command("create", path, "--dim", str(DIM), "--metric", "euclidean", *_index(value))
+        tell({"ack": True})
+    elif action == "optimize":
+        tell({"begin": {}})
+        _command("optimize", path, *_index(value), "--sample", "3")
+        tell({"ack": True})
+    elif action == "recall":
+        tell({"begin": {}})
+        _command("recall", path, "--target", "0.2", "--save", "--k", "2", "--sample", "4")
+        tell({"ack": True})
+    elif action == "export":
+        tell({"begin": {}})
+        _command("export", path, "-o", str(folder / EXPORTED), "--force")
         tell({"ack": True})
     elif action == "delete":
         tell({"begin": dict.fromkeys(change)})
@@ -188,7 +238,10 @@ def serve() -> None:
     import iqdb_cli.commands.compact
     import iqdb_cli.commands.create
     import iqdb_cli.commands.delete
+    import iqdb_cli.commands.export
     import iqdb_cli.commands.import_
+    import iqdb_cli.commands.optimize
+    import iqdb_cli.commands.recall
     import iqdb_cli.commands.upsert  # noqa: F401
     import iqdb_core.bulk
     import iqdb_core.fold  # noqa: F401
@@ -254,12 +307,13 @@ class Supervisor:
             delay_seconds: kill from outside after this time.
         """
         self._value += 1
-        if action == "create":
+        if action in ("create", "import new"):
             self._remove()
-        elif self._state is None:
-            self._create()
+        elif self._state is None or action == "recall":
+            # What recall tunes is an index that has something to tune.
+            self._create("ivf" if action == "recall" else self._rng.choice(list(INDEXES)))
         ids = sorted(self._rng.sample(range(60), self._rng.randint(6, 24)))
-        if action in ("delete", "compact", "recompress"):
+        if action in ("delete", "compact", "recompress", "optimize", "recall", "export"):
             # So that there is something to delete, and a log to fold.
             self._upsert(ids[:8])
             ids = ids[:8]
@@ -346,10 +400,23 @@ class Supervisor:
             # The next writer sees the same, sweeps, and goes on.
             assert self._read(read_only=False) == found
             assert found == self._read(read_only=True)
+            report = verify_file(self._path, threads=1)
+            assert report.ok, report.findings
+            self._check_exported(found)
             left = {entry.name for entry in self._folder.iterdir()}
-            left -= {"a.iqdb", "a.iqdb.wal", "pipe", "source.jsonl"}
+            left -= {"a.iqdb", "a.iqdb.wal", "pipe", "source.jsonl", EXPORTED}
             assert not left, f"left behind: {left}"
         self._state = found
+
+    def _check_exported(self, found: dict[int, int]) -> None:
+        """The file of an export is there when all of it is written; nobody but its user removes the rest."""
+        for entry in self._folder.glob(f".{EXPORTED}.*.tmp"):
+            entry.unlink()
+        target = self._folder / EXPORTED
+        if target.exists():
+            records = [json.loads(line) for line in target.read_text().splitlines()]
+            assert {record["id"]: record["vector"][1] for record in records} == found, "half an export"
+            target.unlink()
 
     def _read(self, *, read_only: bool) -> dict[int, int] | None:
         try:
@@ -367,9 +434,10 @@ class Supervisor:
         db.close(compact=False)
         return found
 
-    def _create(self) -> None:
+    def _create(self, kind: str = "flat") -> None:
         self._remove()
-        Iqdb.create(self._path, IqdbConfig(dim=DIM, metric="euclidean", threads=1)).close()
+        index = {"flat": FlatConfig(), "hnsw": HNSW, "ivf": IVF}[kind]
+        Iqdb.create(self._path, IqdbConfig(dim=DIM, metric="euclidean", index=index, threads=1)).close()
         self._state = {}
 
     def _upsert(self, ids: list[int]) -> None:

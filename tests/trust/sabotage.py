@@ -370,10 +370,10 @@ class SabotageTally:
     harmless: int = 0
 
 
-def run() -> SabotageTally:
-    """Try every case in every operation, with every compression."""
+def run(*, part: tuple[int, int] = (0, 1)) -> SabotageTally:
+    """Try every case in every operation, with every compression; of the cases only every n-th."""
     tally = SabotageTally()
-    for name in CASES:
+    for name in list(CASES)[part[0] :: part[1]]:
         for operation in OPERATIONS:
             for compression in ("none", "lz4", "zstd:1"):
                 with tempfile.TemporaryDirectory() as folder:

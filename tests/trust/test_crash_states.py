@@ -27,6 +27,14 @@ HISTORIES = [
     ("nothing_kept", "always", 60),
     ("timer", "periodic", 50),
 ]
+INDEXED = [
+    ("hnsw", "always"),
+    ("hnsw", "never"),
+    ("ivf", "always"),
+    ("ivf_pq", "periodic"),
+    ("hnsw_imported", "always"),
+    ("ivf_pq_imported", "always"),
+]
 
 
 @pytest.mark.parametrize(("name", "policy", "limit"), HISTORIES)
@@ -40,13 +48,21 @@ def test_no_crash_loses_an_acknowledged_record_or_leaves_half_a_batch(
     assert tally.refused == 0 or policy == "never"
 
 
+@pytest.mark.parametrize(("name", "policy"), INDEXED)
+def test_no_crash_leaves_an_index_that_finds_less_or_half_of_its_settings(name: str, policy: str) -> None:
+    tally = crashes.run(getattr(workloads, name), policy, SEED, limit=40, double_limit=1, every=8)
+    assert tally.states >= 40
+    assert tally.double > 10
+    assert tally.refused == 0 or policy == "never"
+
+
 @pytest.mark.parametrize(("name", "policy"), [("life", "always"), ("many_frames", "periodic")])
 def test_a_crash_in_the_middle_of_recovery_loses_nothing_either(name: str, policy: str) -> None:
     tally = crashes.run(getattr(workloads, name), policy, SEED + 1, limit=4, double_limit=4)
     assert tally.double > 50
 
 
-@pytest.mark.parametrize("name", ["life", "imported", "nothing_kept"])
+@pytest.mark.parametrize("name", ["life", "imported", "nothing_kept", "hnsw", "ivf_pq"])
 def test_memory_sees_the_same_operations_as_a_real_directory(name: str, tmp_path: Path) -> None:
     workload = getattr(workloads, name)
     real_path = str(tmp_path / "a.iqdb")

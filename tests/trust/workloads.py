@@ -6,18 +6,20 @@ so the records of each version are known without asking the database.
 
 from __future__ import annotations
 
+import json
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
-from iqdb_core import FsyncPolicy, Iqdb, IqdbConfig, opening
+from iqdb_core import FlatConfig, FsyncPolicy, HnswConfig, Iqdb, IqdbConfig, IvfConfig, opening
 from iqdb_core.bulk import create_from
 from iqdb_core.records import Ids, MetadataColumns, RecordBatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from iqdb_core.config import IndexConfig
     from iqdb_core.storage.files import FileSystem
 
 DIM = 3
@@ -25,8 +27,21 @@ DATABASE_ID = bytes(range(16))
 MODE = 0o640
 
 Record = tuple[Any, bytes, Any]
-Contents = list[Record] | None
-"""The records of a version in their order; None: there is no database."""
+
+
+class State(NamedTuple):
+    """What a database holds: its records in their order, and the settings of its index as text."""
+
+    records: list[Record]
+    index: str
+
+    def plus(self, *records: Record) -> Self:
+        """Return the state with records added at the end."""
+        return self._replace(records=[*self.records, *records])
+
+
+Contents = State | None
+"""The state of a version; None: there is no database."""
 
 
 def contents(db: Iqdb) -> list[Record]:
@@ -37,6 +52,16 @@ def contents(db: Iqdb) -> list[Record]:
         dicts = batch.metadata.to_dicts() if batch.metadata is not None else [None] * len(batch)
         found += zip(batch.ids.to_list(), map(bytes, vectors), dicts, strict=True)
     return found
+
+
+def settings_of(index: IndexConfig) -> str:
+    """Return the settings of an index as a text to compare."""
+    return json.dumps(index.to_dict(), sort_keys=True)
+
+
+def state_of(db: Iqdb) -> State:
+    """Return what a handle shows."""
+    return State(contents(db), settings_of(db.config.index))
 
 
 def vector_of(seed: int) -> list[float]:
@@ -65,6 +90,7 @@ class Work:
     Attributes:
         versions: the records of each version; version 0 is "there is no database".
         acked: the last version whose write returned.
+        auto_compact: rows of the delta at which the handles fold by themselves; None: they do not.
         db: the open handle.
     """
 
@@ -75,6 +101,7 @@ class Work:
         self.trace = files.trace if trace is None else trace  # type: ignore[attr-defined]
         self.versions: list[Contents] = [None]
         self.acked = 0
+        self.auto_compact: int | None = None
         self.db: Iqdb = None  # type: ignore[assignment]
         self._seed = 0
 
@@ -83,20 +110,36 @@ class Work:
         """The settings of a handle."""
         # The timer never comes: `sync` does what it would do, at moments that the workload chooses.
         policy = FsyncPolicy.periodic(86_400) if self.policy == "periodic" else FsyncPolicy(self.policy)
-        return {"fsync": policy, "threads": 1, "auto_compact": None}
+        return {"fsync": policy, "threads": 1, "auto_compact": self.auto_compact}
 
     @property
     def now(self) -> dict[Any, tuple[bytes, Any]]:
         """The newest version as a dict, to be changed."""
         last = self.versions[-1]
-        return {} if last is None else {i: (vector, metadata) for i, vector, metadata in last}
+        return {} if last is None else {i: (vector, metadata) for i, vector, metadata in last.records}
 
     def step(
-        self, change: dict[Any, tuple[bytes, Any]] | None, call: Callable[[], Any], *, durable: bool = False
+        self,
+        change: dict[Any, tuple[bytes, Any]] | None,
+        call: Callable[[], Any],
+        *,
+        durable: bool = False,
+        index: IndexConfig | None = None,
     ) -> Any:
-        """Make a call that leads to `change`, or that changes no record (None), between two marks."""
-        if change is not None:
-            self.versions.append([(i, vector, metadata) for i, (vector, metadata) in change.items()])
+        """Make a call that leads to `change`, or that changes no record (None), between two marks.
+
+        Args:
+            change: the records afterwards.
+            call: makes the call.
+            durable: it is on the disk when it returns, whatever the policy.
+            index: the settings of the index afterwards; None: those before.
+        """
+        last = self.versions[-1]
+        if change is not None or index is not None:
+            records = self.now if change is None else change
+            settings = settings_of(index) if index is not None else last.index if last is not None else ""
+            listed = [(i, vector, metadata) for i, (vector, metadata) in records.items()]
+            self.versions.append(State(listed, settings))
         version = len(self.versions) - 1
         self.trace.begin(version)
         result = call()
@@ -109,7 +152,10 @@ class Work:
         config = IqdbConfig(
             dim=DIM, metric="euclidean", database_id=DATABASE_ID, **{**self.settings, **settings}
         )
-        self.db = Iqdb(self.step({}, lambda: opening.create(self.path, config, self.files), durable=True))
+        create = self.step(
+            {}, lambda: opening.create(self.path, config, self.files), durable=True, index=config.index
+        )
+        self.db = Iqdb(create)
 
     def create_from(self, *batches: RecordBatch, **settings: Any) -> None:
         """Create the database from records, all or nothing."""
@@ -120,6 +166,7 @@ class Work:
             self._loaded(batches),
             lambda: create_from(self.path, config, batches, files=self.files),
             durable=True,
+            index=config.index,
         )
 
     def open(self) -> None:
@@ -166,6 +213,16 @@ class Work:
     def compact(self, compression: str | None = None) -> None:
         """Fold, perhaps with another compression."""
         self.step(None, lambda: self.db.compact(compression=compression), durable=True)
+
+    def optimize(self, index: IndexConfig | None, sample: int = 0) -> None:
+        """Build the index anew, or another one."""
+        self.step(None, lambda: self.db.optimize(index, sample=sample), durable=True, index=index)
+
+    def tune(self, **values: int) -> None:
+        """Store what searches use by default, as `iqdb recall --save` does."""
+        names = {"ef": "ef_search", "n_probes": "n_probes"}
+        index = self.db.config.index.replace(**{names[name]: value for name, value in values.items()})
+        self.step(None, lambda: self.db.set_search_defaults(**values), durable=True, index=index)
 
     def sync(self) -> None:
         """Sync the log, as the timer of the periodic policy does."""
@@ -255,6 +312,77 @@ def nothing_kept(work: Work) -> None:
     work.compact()
     work.upsert(2)
     work.close()
+
+
+HNSW = HnswConfig(m=2, ef_construction=4, ef_search=3)
+IVF = IvfConfig(n_clusters=3, n_probes=1)
+PQ = IvfConfig(n_clusters=2, n_probes=1, use_pq=True, pq_subvectors=3)
+
+
+def _indexed(work: Work, index: IndexConfig, others: list[IndexConfig], **tuned: int) -> None:
+    """Build an index, extend it, mend it, tune it, and exchange it for others and back."""
+    work.create(index=index)
+    work.upsert_many(list(range(12)), [{"n": i} if i % 3 else None for i in range(12)])
+    work.compact()
+    work.upsert_many([3, 12])
+    work.delete(0, 7)
+    if work.policy == "periodic":
+        work.sync()
+    work.compact()
+    work.upsert(13, {"n": 13})
+    work.tune(**tuned)
+    for other in others:
+        work.upsert(f"before {other.kind.value}")
+        work.optimize(other)
+    work.delete(5)
+    work.optimize(index, sample=3)
+    work.upsert(14)
+    work.optimize(None)
+    work.bulk(batch_of([20, 21, 3], [200, 201, 202], [None, {"c": True}, None]))
+    work.close()
+    work.open()
+    work.upsert(15)
+    work.close(compact=True)
+
+
+def hnsw(work: Work) -> None:
+    """The life of a database with a graph."""
+    _indexed(work, HNSW, [FlatConfig()], ef=9)
+
+
+def ivf(work: Work) -> None:
+    """The life of a database with lists."""
+    _indexed(work, IVF, [HNSW, FlatConfig()], n_probes=2)
+
+
+def ivf_pq(work: Work) -> None:
+    """The life of a database with lists of codes."""
+    _indexed(work, PQ, [IVF], n_probes=2)
+
+
+def _imported_with(work: Work, index: IndexConfig) -> None:
+    """An import that builds an index, with an id that occurs twice, and folds that come by themselves."""
+    work.auto_compact = 3
+    ids: list[Any] = [*range(9), "x"]
+    work.create_from(
+        batch_of(ids, list(range(50, 60)), [None] * 10), batch_of([2], [70], [None]), index=index
+    )
+    work.open()
+    for i in range(5):
+        work.upsert(100 + i)
+    work.delete(1, 2, 3, 4)
+    work.upsert_many([200, 201, 202, 203])
+    work.close()
+
+
+def hnsw_imported(work: Work) -> None:
+    """An import that builds a graph."""
+    _imported_with(work, HNSW)
+
+
+def ivf_pq_imported(work: Work) -> None:
+    """An import that builds lists of codes."""
+    _imported_with(work, PQ)
 
 
 def timer(work: Work) -> None:

@@ -68,6 +68,7 @@ def search(
     k: int = 10,
     ef: int = 64,
     mask: np.ndarray | None = None,
+    filtered: bool = False,
     threads: int = 1,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rows = np.empty((len(queries), k), np.int64)
@@ -85,6 +86,7 @@ def search(
         counts,
         visited,
         mask=None if mask is None else np.packbits(mask, bitorder="little"),
+        filtered=filtered,
         threads=threads,
     )
     assert damage == (0, 0)
@@ -160,12 +162,41 @@ def test_every_node_can_be_reached_and_no_list_names_its_own_node_or_one_twice()
         assert len(set(names)) == len(names)
 
 
-def test_a_mask_lets_only_candidates_through() -> None:
+@pytest.mark.parametrize("filtered", [False, True])
+def test_a_mask_lets_only_candidates_through(filtered: bool) -> None:
     vectors, queries = clustered(2000, 16), clustered(20, 16, seed=2)
     mask = np.arange(2000) % 3 == 0
-    found, _, counts = search(build(vectors, EUCLIDEAN), vectors, queries, EUCLIDEAN, ef=200, mask=mask)
+    built = build(vectors, EUCLIDEAN)
+    found, _, counts = search(built, vectors, queries, EUCLIDEAN, ef=200, mask=mask, filtered=filtered)
     assert (counts == 10).all()
     assert mask[found].all()
+
+
+@pytest.mark.parametrize("metric", [COSINE, DOT, EUCLIDEAN, MANHATTAN])
+@pytest.mark.parametrize("kept", ["a tenth", "one cluster"])
+def test_a_walk_over_matches_finds_nearly_all_without_a_wider_pool(metric: int, kept: str) -> None:
+    generator = np.random.default_rng(6)
+    vectors = clustered(6000, 24)
+    noise = 0.3 * generator.standard_normal((50, 24))
+    queries = (vectors[::120] + noise).astype(np.float32)
+    if kept == "a tenth":
+        mask = generator.random(6000) < 0.1
+    else:  # far from most queries
+        mask = ((vectors - vectors[0]) ** 2).sum(axis=1) < 28
+    assert 250 < mask.sum() < 1000
+    built = build(vectors, metric, m=16)
+    found, _, counts = search(built, vectors, queries, metric, ef=64, mask=mask, filtered=True)
+    rows = np.flatnonzero(mask)
+    wanted = rows[exact(np.ascontiguousarray(vectors[rows]), queries, metric)[0]]
+    assert (counts == 10).all()
+    hits = [len(set(a) & set(b)) for a, b in zip(found.tolist(), wanted.tolist(), strict=True)]
+    assert np.mean(hits) / 10 > 0.95
+
+
+def test_a_walk_over_matches_needs_a_mask() -> None:
+    vectors = clustered(100, 16)
+    with pytest.raises(ValueError, match="needs a mask"):
+        search(build(vectors, EUCLIDEAN), vectors, vectors[:1], EUCLIDEAN, filtered=True)
 
 
 def test_rows_that_are_inserted_later_are_found() -> None:
@@ -238,29 +269,35 @@ def test_a_graph_survives_the_loss_of_half_its_rows() -> None:
     assert recall(carried) >= recall(build(rest, EUCLIDEAN)) - 0.01
 
 
+@pytest.mark.parametrize("filtered", [False, True])
 @pytest.mark.parametrize("value", [3000, 2**31, NO_ROW - 1])
-def test_links_and_entries_out_of_range_are_passed_over(value: int) -> None:
+def test_links_and_entries_out_of_range_are_passed_over(value: int, filtered: bool) -> None:
     vectors, queries = clustered(3000, 16), clustered(10, 16, seed=2)
     built = build(vectors, EUCLIDEAN)
     generator = np.random.default_rng(4)
     built.links[generator.random(built.links.shape) < 0.2] = value
     entries = np.concatenate([np.array([value], np.uint32), built.entries])
-    found, _, _ = search(built._replace(entries=entries), vectors, queries, EUCLIDEAN)
+    mask = np.arange(3000) % 5 != 0 if filtered else None
+    built = built._replace(entries=entries)
+    found, _, _ = search(built, vectors, queries, EUCLIDEAN, mask=mask, filtered=filtered)
     assert found.max() < 3000
 
 
-def test_a_graph_of_random_numbers_does_no_harm() -> None:
+@pytest.mark.parametrize("filtered", [False, True])
+def test_a_graph_of_random_numbers_does_no_harm(filtered: bool) -> None:
     vectors, queries = clustered(300, 16), clustered(10, 16, seed=2)
     built = build(vectors, EUCLIDEAN)
     generator = np.random.default_rng(4)
     built.links[:] = generator.integers(0, 2**32, built.links.shape, dtype=np.uint32)
     built.codes[:] = generator.integers(0, 256, built.codes.shape, dtype=np.uint8)
     built.lengths[:] = generator.integers(-(2**31), 2**31, 300, dtype=np.int32)
-    found, _, _ = search(built, vectors, queries, EUCLIDEAN)
+    mask = np.arange(300) % 5 != 0 if filtered else None
+    found, _, _ = search(built, vectors, queries, EUCLIDEAN, mask=mask, filtered=filtered)
     assert found.max() < 300
 
 
-def test_damage_in_codes_links_and_vectors_is_reported_where_it_is_met() -> None:
+@pytest.mark.parametrize("filtered", [False, True])
+def test_damage_in_codes_links_and_vectors_is_reported_where_it_is_met(filtered: bool) -> None:
     vectors, queries = clustered(3000, 16), clustered(10, 16, seed=2)
     built = build(vectors, EUCLIDEAN)
 
@@ -289,7 +326,15 @@ def test_damage_in_codes_links_and_vectors_is_reported_where_it_is_met() -> None
             link_blocks=blocks(built.links, broken=part == 2),
         )
         found, _ = stored.search(
-            vectors, queries, 10, 64, 20, *out, vector_blocks=blocks(vectors, broken=part == 3)
+            vectors,
+            queries,
+            10,
+            64,
+            20,
+            *out,
+            mask=np.full(375, 0x55, np.uint8),
+            filtered=filtered,
+            vector_blocks=blocks(vectors, broken=part == 3),
         )
         assert found == part
 

@@ -1,0 +1,206 @@
+"""Whether the arrays of a stored index are what its kind says, for a verification of the whole file.
+
+Arrays in, faults out. Nothing is trusted but that the checksums of the arrays are right: they may come from
+somebody who computed these for wrong numbers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+
+from iqdb_core import _kernels
+from iqdb_core.types import DistanceMetric
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+
+    from iqdb_core.index.protocol import VectorReader
+
+MISSES: Final = "searches through the index can miss records; exact search works, and optimize rebuilds it"
+MISLEADS: Final = (
+    "searches can miss records, exact ones too where they go by codes; the records are whole, and optimize "
+    "rebuilds the index"
+)
+
+CODE_ALIGN: Final = 32
+MODEL_HEAD: Final = 3
+_SLAB_BYTES: Final = 8 << 20
+
+
+class Fault(NamedTuple):
+    """One thing that is wrong with an index.
+
+    Attributes:
+        array: the array that has it.
+        problem: what is wrong.
+        effect: what does not work because of it.
+    """
+
+    array: str
+    problem: str
+    effect: str
+
+
+class Stored(NamedTuple):
+    """What there is to check.
+
+    Attributes:
+        settings: the index configuration as the file has it.
+        metric: the metric's number.
+        n_rows: rows of the snapshot.
+        dim: components of a vector.
+        arrays: the arrays of the index by name, those with wrong checksums left out.
+        damaged: the names of these.
+        vectors: the stored vectors; None when not all can be read.
+        thorough: also compute again what costs more than reading does.
+        threads: threads to use.
+        progress: called with the number of rows done; may be None.
+    """
+
+    settings: Mapping[str, Any]
+    metric: int
+    n_rows: int
+    dim: int
+    arrays: Mapping[str, NDArray[Any]]
+    damaged: frozenset[str]
+    vectors: VectorReader | None
+    thorough: bool
+    threads: int
+    progress: Callable[[int], object] | None = None
+
+    @property
+    def stride(self) -> int:
+        """Bytes of a row's code."""
+        return -(-self.dim // CODE_ALIGN) * CODE_ALIGN
+
+    @property
+    def coded(self) -> bool:
+        """Whether an index of these rows has arrays at all."""
+        return self.n_rows > 0 and self.metric != DistanceMetric.HAMMING.tag
+
+
+class Checked:
+    """What a check has found so far.
+
+    Attributes:
+        faults: what is wrong, in the order in which it was met.
+        facts: what is worth knowing of the index, as plain values.
+        notes: the same as sentences, where somebody should do something about it.
+    """
+
+    def __init__(self) -> None:
+        self.faults: list[Fault] = []
+        self.facts: dict[str, int] = {}
+        self.notes: list[str] = []
+
+    def fault(self, array: str, problem: str, effect: str = MISSES) -> None:
+        """Add something that is wrong."""
+        self.faults.append(Fault(array, problem, effect))
+
+    def shapes(
+        self, stored: Stored, wanted: Mapping[str, tuple[str, tuple[int, ...]]], optional: str
+    ) -> bool:
+        """Compare which arrays there are, their types and shapes, with what is wanted; -1 is any length.
+
+        Returns False when the rest of the check has nothing to go by: an array is missing, damaged or wrong.
+        """
+        usable = True
+        for name, (dtype, shape) in wanted.items():
+            array = stored.arrays.get(name)
+            if array is None:
+                if name not in stored.damaged and name != optional:
+                    self.fault(name, "is missing, though other arrays of the index are there")
+                usable = usable and name == optional and name not in stored.damaged
+                continue
+            fits = len(array.shape) == len(shape) and all(
+                want in (-1, have) for want, have in zip(shape, array.shape, strict=True)
+            )
+            if array.dtype != np.dtype(dtype) or not fits:
+                text = " x ".join("n" if size < 0 else str(size) for size in shape)
+                found = " x ".join(map(str, array.shape))
+                self.fault(name, f"is {array.dtype} {found}, expected {np.dtype(dtype)} {text}")
+                usable = False
+        return usable
+
+    def model(self, name: str, array: NDArray[np.float64], *, unit_length: bool) -> bool:
+        """Check the mapping of components to codes."""
+        if not bool(np.isfinite(array).all()):
+            problem = "holds what is no finite number"
+        elif array[0] != float(unit_length):
+            problem = f"begins with {array[0]:g}, expected {float(unit_length):g} under this metric"
+        elif not (array[1] > 0 and array[2] > 0):
+            problem = f"has the scales {array[1]:g} and {array[2]:g}, expected positive numbers"
+        else:
+            return True
+        self.fault(name, problem, MISLEADS)
+        return False
+
+
+class Codes:
+    """The codes of all rows computed again, compared with stored ones slab by slab."""
+
+    def __init__(self, stored: Stored, model: NDArray[np.float64]) -> None:
+        self._stored = stored
+        self._model = model
+        self._wrong: dict[str, int] = {}
+        self._first: dict[str, int] = {}
+
+    def slabs(self) -> Any:
+        """Yield (first row, one behind the last, vectors, codes, lengths, norms, bounds) of every slab."""
+        stored = self._stored
+        assert stored.vectors is not None
+        at_once = max(1, _SLAB_BYTES // (4 * stored.dim))
+        start = 0
+        for slab in stored.vectors.slabs(at_once):
+            count = len(slab)
+            codes = np.empty((count, stored.stride), np.uint8)
+            lengths = np.empty(count, np.int32)
+            norms = np.empty(count, np.float32)
+            bounds = np.empty((2, count), np.float32)
+            _kernels.encode_codes(self._model, slab, codes, lengths, norms, bounds, stored.threads)
+            yield start, start + count, slab, codes, lengths, norms, bounds
+            start += count
+            if stored.progress is not None:
+                stored.progress(start)
+
+    def compare(self, name: str, first_row: int, wrong: NDArray[np.bool_]) -> None:
+        """Take note of rows of a slab for which an array has something else."""
+        count = int(np.count_nonzero(wrong))
+        if count:
+            self._first.setdefault(name, first_row + int(np.argmax(wrong)))
+            self._wrong[name] = self._wrong.get(name, 0) + count
+
+    def report(self, checked: Checked, effects: Mapping[str, str]) -> None:
+        """Add what was noted as faults."""
+        for name, count in self._wrong.items():
+            rows = "1 row" if count == 1 else f"{count} rows"
+            problem = f"is not what the vectors give, for {rows}; the first is row {self._first[name]}"
+            checked.fault(name, problem, effects.get(name, MISSES))
+
+
+def check_index(kind: str, stored: Stored) -> Checked:
+    """Check the arrays of an index of the given kind; those of another kind are nobody's business."""
+    checked = Checked()
+    mine = [name for name in (*stored.arrays, *stored.damaged) if name.startswith(f"{kind}.")]
+    if kind == "flat":
+        return checked
+    if not stored.coded:
+        for name in mine:
+            checked.fault(name, "is there, though an index of these rows has no arrays", "none when reading")
+        return checked
+    if not mine:
+        checked.notes.append("the index has no arrays: searches compare all vectors; optimize builds it")
+        return checked
+    if kind == "hnsw":
+        from iqdb_core.index.check_hnsw import check_hnsw
+
+        check_hnsw(stored, checked)
+    else:
+        from iqdb_core.index.check_ivf import check_ivf
+
+        check_ivf(stored, checked)
+    return checked
