@@ -16,7 +16,9 @@ from iqdb_core import (
     Iqdb,
     IqdbConfig,
 )
+from iqdb_core.index import hnsw
 from iqdb_core.types import DistanceMetric
+from iqdb_core.verification import verify
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,3 +115,24 @@ def test_damage_is_reported_and_exact_search_goes_on(path: Path, tmp_path: Path)
         with pytest.raises(ChecksumError, match=r"hnsw\.coarse"):
             db.search(query, 5)
         assert db.search(query, 5, exact=True) == true
+
+
+def test_verification_compares_the_coarse_codes(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not verify(path).findings
+    right = hnsw.coarsened
+
+    def wrong(codes: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray]:
+        coarse, lengths = right(codes, threads)
+        coarse[17, 3] ^= 0x10
+        lengths[29] += 1
+        return coarse, lengths
+
+    config = IqdbConfig(dim=DIM, index=HnswConfig(m=8, ef_construction=50), auto_compact=None)
+    with monkeypatch.context() as patch, Iqdb.create(tmp_path / "d.iqdb", config) as db:
+        patch.setattr(hnsw, "coarsened", wrong)
+        db.upsert_many(np.arange(500), rows_of(500, 2))
+        db.compact()
+    found = {finding.part.split(":")[0] for finding in verify(tmp_path / "d.iqdb").findings}
+    assert found == {"section hnsw.coarse", "section hnsw.coarse-lengths"}
