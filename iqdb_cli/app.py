@@ -38,6 +38,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "recall": CommandEntry("recall", "Measure recall and speed of the index against exact search."),
     "inspect": CommandEntry("inspect", "Show what a database holds and where its bytes go."),
     "verify": CommandEntry("verify", "Check whether a database is whole."),
+    "repair": CommandEntry("repair", "Keep what can be read of a damaged database, in a new file."),
     "export": CommandEntry("export", "Export all records to .npy, Parquet or JSON lines."),
 }
 

@@ -25,6 +25,7 @@ class ExitStatus(enum.IntEnum):
     DAMAGED = 6
     UNSUPPORTED = 7
     INPUT_OUTPUT = 8
+    LOSSES = 9
     INTERRUPTED = 130
 
 
@@ -45,6 +46,7 @@ EXIT_STATUSES: tuple[tuple[ExitStatus, str], ...] = (
     (ExitStatus.DAMAGED, "Damaged: a checksum or the structure of the database is wrong."),
     (ExitStatus.UNSUPPORTED, "The file has a format version or a feature that this release does not know."),
     (ExitStatus.INPUT_OUTPUT, "Input or output failed: permissions, a full disk, a path that is taken."),
+    (ExitStatus.LOSSES, "Repaired, but not everything could be kept; the new database is in place."),
     (ExitStatus.INTERRUPTED, "Interrupted (Ctrl-C)."),
 )
 

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         LogDamagedError,
         LogMismatchError,
         NotADatabaseError,
+        NotRepairableError,
         NotRepresentableError,
         PersistError,
         PoisonedError,
@@ -66,7 +67,9 @@ if TYPE_CHECKING:
     from iqdb_core.recall import RecallPoint, RecallReport
     from iqdb_core.records import Ids, MetadataColumns, RecordBatch
     from iqdb_core.reports import BulkReport, FoldReport, OptimizeReport
+    from iqdb_core.salvage import Loss, RepairReport, repair
     from iqdb_core.types import DistanceMetric, IndexKind, Metadata, MetadataValue, VectorId
+    from iqdb_core.verification import Finding, VerifyReport, verify
 
 __all__ = [
     "AsyncIqdb",
@@ -90,6 +93,7 @@ __all__ = [
     "Error",
     "FileIOError",
     "Filter",
+    "Finding",
     "FlatConfig",
     "FoldReport",
     "FsyncPolicy",
@@ -112,10 +116,12 @@ __all__ = [
     "LockedError",
     "LogDamagedError",
     "LogMismatchError",
+    "Loss",
     "Metadata",
     "MetadataColumns",
     "MetadataValue",
     "NotADatabaseError",
+    "NotRepairableError",
     "NotRepresentableError",
     "OptimizeReport",
     "PersistError",
@@ -124,6 +130,7 @@ __all__ = [
     "RecallPoint",
     "RecallReport",
     "RecordBatch",
+    "RepairReport",
     "SearchExplanation",
     "SnapshotMissingError",
     "StructureError",
@@ -132,6 +139,9 @@ __all__ = [
     "UnsupportedVersionError",
     "VectorId",
     "VectorIndexError",
+    "VerifyReport",
+    "repair",
+    "verify",
 ]
 
 _MODULES = {
@@ -143,6 +153,7 @@ _MODULES = {
     "Compression": "config",
     "DistanceMetric": "types",
     "Filter": "filters",
+    "Finding": "verification",
     "FlatConfig": "config",
     "FoldReport": "reports",
     "FsyncPolicy": "config",
@@ -153,6 +164,7 @@ _MODULES = {
     "Iqdb": "database",
     "IqdbConfig": "config",
     "IvfConfig": "config",
+    "Loss": "salvage",
     "Metadata": "types",
     "MetadataColumns": "records",
     "MetadataValue": "types",
@@ -160,8 +172,12 @@ _MODULES = {
     "RecallPoint": "recall",
     "RecallReport": "recall",
     "RecordBatch": "records",
+    "RepairReport": "salvage",
     "SearchExplanation": "explain",
     "VectorId": "types",
+    "VerifyReport": "verification",
+    "repair": "salvage",
+    "verify": "verification",
 }
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from iqdb_core.bitmap import unpack
-from iqdb_core.digest import batch_digest
+from iqdb_core.digest import batch_digest, sequence_sum
 from iqdb_core.records import MetadataColumns, RecordBatch
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ Segment: TypeAlias = "tuple[int, int] | RecordBatch"
 
 _MAX_SLAB_ROWS = 16_384
 _MAX_SLAB_BYTES = 32 << 20
+_SEQUENCE_ROWS = 1 << 16
 
 
 def slab_rows(dim: int) -> int:
@@ -155,3 +156,35 @@ def view_digest(view: View, threads: int) -> ContentDigest:
             batch = view.delta.take(rows[start : start + step])
             digest = digest.plus(batch_digest(batch, threads=threads))
     return digest
+
+
+def view_sequence(view: View) -> int:
+    """Return the `sequence_sum` of all ids of a view, in insertion order.
+
+    Like `view_digest` it is made from the view's own facts (which rows are hidden, and the place of each
+    record of the delta), not from the segments that a fold copies.
+    """
+    snapshot = view.base.snapshot
+    rows = np.empty(0, np.int64) if view.delta is None else view.delta.live_rows()
+    places = rows if view.delta is None else view.delta.places[rows]
+    before = np.empty(len(rows), np.int64)  # how many rows of the snapshot come before each
+    total = n_kept = 0
+    for first in range(0, snapshot.n_rows, _SEQUENCE_ROWS):
+        last = min(first + _SEQUENCE_ROWS, snapshot.n_rows)
+        ids = snapshot.ids_slice(first, last)
+        kept = np.arange(last - first)
+        if view.live is not None:
+            kept = np.flatnonzero(unpack(view.live, first, last))
+            ids = ids if len(kept) == last - first else ids.take(kept)
+        ranks = n_kept + np.arange(len(kept)) + np.searchsorted(places, kept + first)
+        total += sequence_sum(ids, ranks)
+        begin, end = np.searchsorted(places, (first, last)).tolist()
+        before[begin:end] = n_kept + np.searchsorted(kept, places[begin:end] - first)
+        n_kept += len(kept)
+    before[np.searchsorted(places, snapshot.n_rows) :] = n_kept
+    if view.delta is not None:
+        for start in range(0, len(rows), _SEQUENCE_ROWS):
+            part = slice(start, start + _SEQUENCE_ROWS)
+            ids = view.delta.take(rows[part]).ids
+            total += sequence_sum(ids, before[part] + np.arange(start, start + len(ids)))
+    return total % 2**64

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from iqdb_core.batches import slab_rows, view_digest
-from iqdb_core.digest import batch_digest
+from iqdb_core.batches import slab_rows, view_digest, view_sequence
+from iqdb_core.digest import batch_digest, sequence_sum
 from iqdb_core.errors import DuplicateIdError, InvalidParameterError
 from iqdb_core.fold import NewSnapshot, append_view, replace
 from iqdb_core.indexing import Origin, add_index
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 # A run of rows at least this long is copied as it is rather than taken row by row.
 _LONG_RUN = 256
+_SEQUENCE_ROWS = 1 << 16
 
 
 class BulkLoad:
@@ -72,6 +73,7 @@ class BulkLoad:
         self._on_duplicate = on_duplicate
         self._threads = threads
         self._dim = int(config["dim"])
+        self._sequence = 0
 
     def run(
         self,
@@ -89,7 +91,8 @@ class BulkLoad:
                     append_view(writer, view)
                     rewritten = writer.hashed_digest
                     expected = view_digest(view, self._threads)
-                rows_read = self._append(writer, batches, progress)
+                    self._sequence = view_sequence(view)
+                rows_read = self._append(writer, n_old, batches, progress)
                 if expected is not None:
                     expected = expected.plus(writer.hashed_digest.minus(rewritten))
                 summary = writer.finish(expected)
@@ -98,7 +101,7 @@ class BulkLoad:
                     origin = None if view is None else Origin.of_view(view).then(rows_read)
                     summary = add_index(writer, new, summary, self._config, origin, self._threads)
             if summary.kept_rows is None:
-                new.prove(summary, summary.digest, n_old + rows_read, self._threads)
+                new.prove(summary, summary.digest, self._sequence % 2**64, n_old + rows_read, self._threads)
                 install(new, summary)
                 return _report(rows_read, rows_read, 0, summary)
             return self._without_replaced(new, summary, view, n_old, rows_read, install)
@@ -109,13 +112,17 @@ class BulkLoad:
     def _append(
         self,
         writer: SnapshotWriter,
+        n_old: int,
         batches: Iterable[RecordBatch],
         progress: Callable[[int], object] | None,
     ) -> int:
         """Append what the source gives and return how many records that was."""
         rows_read = 0
         for batch in batches:
-            writer.append(checked_batch(batch, self._dim))
+            checked = checked_batch(batch, self._dim)
+            first = n_old + rows_read
+            self._sequence += sequence_sum(checked.ids, np.arange(first, first + len(checked)))
+            writer.append(checked)
             rows_read += len(batch)
             if progress is not None:
                 progress(rows_read)
@@ -140,6 +147,7 @@ class BulkLoad:
             row = int(twice[0])
             source_row = row - n_old
             raise DuplicateIdError(everything.id_at(row), where=f"record {source_row}", row=source_row)
+        new.check_sequence(_sequence_of(everything, np.arange(summary.n_rows)), self._sequence % 2**64)
         step = slab_rows(self._dim)
         expected = summary.digest
         for start in range(0, len(dropped), step):
@@ -156,7 +164,7 @@ class BulkLoad:
                 again.check_rows(rewritten, len(kept))
                 origin = None if view is None else Origin.of_view(view).then(rows_read).take(kept)
                 rewritten = add_index(writer, again, rewritten, self._config, origin, self._threads)
-            again.prove(rewritten, expected, len(kept), self._threads)
+            again.prove(rewritten, expected, _sequence_of(everything, kept), len(kept), self._threads)
             install(again, rewritten)
         n_added = len(kept) - n_old
         replaced = int(np.count_nonzero(kept[:n_old] >= n_old))
@@ -184,6 +192,20 @@ def bulk_load(
             threads=store.threads,
         )
         return load.run(view, batches, progress, lambda new, _: replace(store, new))
+
+
+def _sequence_of(snapshot: Snapshot, rows: NDArray[np.int64]) -> int:
+    """Return the `sequence_sum` of the ids of some rows of a snapshot, in the order given."""
+    total = 0
+    for start in range(0, len(rows), _SEQUENCE_ROWS):
+        part = rows[start : start + _SEQUENCE_ROWS]
+        low, high = int(part.min()), int(part.max()) + 1
+        if high - low <= 4 * _SEQUENCE_ROWS:
+            ids = snapshot.ids_slice(low, high).take(part - low)
+        else:
+            ids = snapshot.take(part).ids
+        total += sequence_sum(ids, np.arange(start, start + len(part)))
+    return total % 2**64
 
 
 def _complement(kept: NDArray[np.int64], n_rows: int) -> NDArray[np.int64]:

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
     from iqdb_core.records import Ids, MetadataColumns, RecordBatch
 
-__all__ = ["ContentDigest", "batch_digest", "digest_of_parts", "record_hashes"]
+__all__ = ["ContentDigest", "batch_digest", "digest_of_parts", "record_hashes", "sequence_sum"]
+
+_LOW_64 = (1 << 64) - 1
 
 
 def record_hashes(batch: RecordBatch, *, threads: int = 1) -> NDArray[np.uint64]:
@@ -40,6 +42,23 @@ def digest_of_parts(
 ) -> ContentDigest:
     """Return the content digest of records whose vectors were hashed already, by `hash_vectors`."""
     return _combine(ids, vector_hashes, metadata, None)
+
+
+def sequence_sum(ids: Ids, ranks: NDArray[np.int64]) -> int:
+    """Return the sum modulo 2^64 of the ids' hashes, each times 2 rank + 1.
+
+    Summed over all records it depends on their order, which the content digest does not: two records that
+    change places change it, but for one case in 2^62. It is compared within one process and never stored.
+
+    Args:
+        ids: some ids.
+        ranks: i64[len(ids)]: the place of each among all records, from 0.
+    """
+    hashes = np.empty((len(ids), 2), np.uint64)
+    ids.hash(hashes)
+    # Unsigned integers wrap around, which is what is wanted.
+    weights = np.asarray(ranks).astype(np.uint64) * np.uint64(2) + np.uint64(1)
+    return int(np.sum(hashes[:, 0] * weights, dtype=np.uint64)) & _LOW_64
 
 
 def _combine(

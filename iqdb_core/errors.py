@@ -35,7 +35,8 @@ The tree begins at `Error`:
         ├── LogMismatchError
         ├── LegacyDamagedError
         ├── SnapshotMissingError
-        └── ContentMismatchError
+        ├── ContentMismatchError
+        └── NotRepairableError
 
 Each leaf builds its message from its fields (what, where, expected, found, what to do) and keeps
 those fields as attributes, so that a caller matches on facts and never on the text.
@@ -278,8 +279,12 @@ class NotRepresentableError(PersistError):
 class LockedError(PersistError):
     """Another process is writing to the database."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        super().__init__(path, "another process has it open for writing; try again when it is done")
+    def __init__(self, path: str | os.PathLike[str], waited_seconds: float = 0) -> None:
+        self.waited_seconds = waited_seconds
+        doing = "has it open for writing"
+        if waited_seconds:
+            doing = f"still has it open for writing after {waited_seconds:g} s of waiting"
+        super().__init__(path, f"another process {doing}; try again when it is done")
 
 
 class ReadOnlyError(PersistError):
@@ -376,7 +381,11 @@ class LogDamagedError(DamagedError):
         whole = (
             "the snapshot is whole" if frame == 0 else (f"frames 0-{frame - 1} and the snapshot are whole")
         )
-        super().__init__(path, f"frame {frame} at byte {offset_bytes} is damaged ({reason}); {whole}")
+        super().__init__(
+            path,
+            f"frame {frame} at byte {offset_bytes} is damaged ({reason}); {whole}; "
+            'run "iqdb repair" to keep what is readable',
+        )
 
 
 class LogMismatchError(DamagedError):
@@ -431,3 +440,11 @@ class ContentMismatchError(DamagedError):
             f"the rewritten file has content digest {found}, expected {expected}; "
             "it was thrown away and the database is unchanged",
         )
+
+
+class NotRepairableError(DamagedError):
+    """Too much of a database is damaged for a repair to keep anything of it."""
+
+    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+        self.reason = reason
+        super().__init__(path, f"cannot be repaired: {reason}; nothing was written")

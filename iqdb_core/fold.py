@@ -11,14 +11,14 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Self
 
-from iqdb_core.batches import segments, view_digest
+from iqdb_core.batches import segments, view_digest, view_sequence
 from iqdb_core.config import Compression
 from iqdb_core.errors import ContentMismatchError, FileIOError, StructureError
 from iqdb_core.indexing import Origin, add_index, built_alike
 from iqdb_core.records import RecordBatch
 from iqdb_core.reports import FoldReport
 from iqdb_core.storage.files import OpenFile
-from iqdb_core.storage.read_back import sync_and_read_back
+from iqdb_core.storage.read_back import ReadBack, sync_and_read_back
 from iqdb_core.storage.snapshot import Snapshot
 from iqdb_core.storage.snapshot_writer import SnapshotWriter
 
@@ -68,23 +68,44 @@ class NewSnapshot:
             return Snapshot.from_buffer(self.memory)
         return Snapshot.open(path, self.files, file=OpenFile(self.file.fd, path))
 
-    def prove(self, summary: SnapshotSummary, expected: ContentDigest, n_rows: int, threads: int) -> None:
+    def prove(
+        self, summary: SnapshotSummary, expected: ContentDigest, sequence: int, n_rows: int, threads: int
+    ) -> None:
         """Make the file durable, read it back and compare it with what it must hold.
+
+        Args:
+            summary: of the file.
+            expected: the content digest of its records.
+            sequence: the `sequence_sum` of their ids: the order in which they must stand.
+            n_rows: their number.
+            threads: threads to use.
 
         Raises:
             ContentMismatchError: it holds something else.
+            StructureError: it holds the same in another order.
         """
         self.check_rows(summary, n_rows)
         if summary.kept_rows is not None:
             raise StructureError(
                 self.path, "the rewritten file", f"{n_rows} distinct records", summary.n_rows
             )
-        if self.file is None:
-            found = summary.digest
-        else:
+        found = ReadBack(summary.digest, sequence)
+        if self.file is not None:
             found = sync_and_read_back(self.file, self.files, threads=threads)
+        if found.digest != expected:
+            raise ContentMismatchError(self.path, expected.hex(), found.digest.hex())
+        self.check_sequence(found.sequence, sequence)
+
+    def check_sequence(self, found: int, expected: int) -> None:
+        """Compare the order of the records that were written with that of those that were given.
+
+        Raises:
+            StructureError: records have changed places.
+        """
         if found != expected:
-            raise ContentMismatchError(self.path, expected.hex(), found.hex())
+            raise StructureError(
+                self.path, "the rewritten file", "the records in their order", "another order"
+            )
 
     def check_rows(self, summary: SnapshotSummary, n_rows: int) -> None:
         """Compare the number of rows with what was given to the writer, before anything builds upon it.
@@ -172,6 +193,7 @@ def fold(
         path = None if store.in_memory else store.path
         with NewSnapshot(path, store.files, like=store.lock_file) as new:
             expected = view_digest(view, threads)
+            sequence = view_sequence(view)
             with SnapshotWriter(new.sink, config, old.database_id, store.files, threads=threads) as writer:
                 append_view(writer, view)
                 summary = writer.finish(expected)
@@ -179,7 +201,7 @@ def fold(
                 if summary.kept_rows is None:
                     origin = None if rebuild else Origin.of_view(view)
                     summary = add_index(writer, new, summary, config, origin, threads)
-            new.prove(summary, expected, view.n_records, threads)
+            new.prove(summary, expected, sequence, view.n_records, threads)
             replace(store, new)
         return _report(old, store.view().base.snapshot, view, log_bytes, changed=True)
 

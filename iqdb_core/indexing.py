@@ -8,6 +8,7 @@ import numpy as np
 
 from iqdb_core.bitmap import unpack
 from iqdb_core.config import IqdbConfig
+from iqdb_core.errors import StructureError
 from iqdb_core.index import index_class
 from iqdb_core.search import unusable_index
 from iqdb_core.storage.layout import FLAG_DERIVED
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 # Settings that a search reads and no build does: changing one leaves the arrays of an index as they are.
 SEARCH_SETTINGS: Final = frozenset({"ef_search", "filter_widen", "n_probes", "pq_refine_factor"})
+
+_COMPARED_BYTES: Final = 1 << 20
 
 
 def built_alike(settings: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
@@ -155,4 +158,63 @@ def add_index(
     summary = writer.add_index(arrays)
     if new.file is None:
         new.memory = writer.memory
+    else:
+        _prove_index(new, config["index"], arrays, threads)
     return summary
+
+
+def _prove_index(new: NewSnapshot, settings: Mapping[str, Any], arrays: IndexArrays, threads: int) -> None:
+    """Check the index as it stands in the file against what was built, and against the records beside it.
+
+    Every row is in it once, and every code is that of its row: exact search may go by codes, and then it
+    is only as right as they are.
+
+    Raises:
+        StructureError: the index leaves out, doubles or misrepresents a record.
+    """
+    from iqdb_core.index.check import Stored, check_index
+
+    snapshot = new.open(new.path)
+    try:
+        sections = snapshot.sections
+        stored = {}
+        for name, array in arrays.items():
+            if name not in sections:
+                raise StructureError(new.path, f"section {name}", "part of the index", "missing")
+            stored[name] = np.asarray(sections[name].array())
+            if not _same_bytes(stored[name], np.ascontiguousarray(array)):
+                raise StructureError(new.path, f"section {name}", "what was built", "something else")
+        checked = check_index(
+            str(settings["kind"]),
+            Stored(
+                settings=settings,
+                metric=snapshot.metric,
+                n_rows=snapshot.n_rows,
+                dim=snapshot.dim,
+                arrays=stored,
+                damaged=frozenset(),
+                vectors=SnapshotVectors(snapshot, threads),
+                thorough=False,
+                threads=threads,
+            ),
+        )
+        if checked.faults:
+            fault = checked.faults[0]
+            raise StructureError(
+                new.path,
+                f"section {fault.array}",
+                'what agrees with the records; "iqdb optimize" builds it anew',
+                f"an array that {fault.problem}",
+            )
+    finally:
+        snapshot.close()
+
+
+def _same_bytes(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    left, right = one.reshape(-1).view(np.uint8), other.reshape(-1).view(np.uint8)
+    return all(
+        np.array_equal(left[start : start + _COMPARED_BYTES], right[start : start + _COMPARED_BYTES])
+        for start in range(0, len(left), _COMPARED_BYTES)
+    )

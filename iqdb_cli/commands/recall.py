@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
 from iqdb_cli import terminal
 from iqdb_cli.exit_codes import ExitStatus, UsageError
 from iqdb_cli.ids import to_json
-from iqdb_cli.options import Database, Threads
+from iqdb_cli.options import Database, Threads, Wait
 from iqdb_cli.output import Output, open_output
+from iqdb_cli.progress import ProgressBar
 from iqdb_cli.queries import read_queries
 from iqdb_cli.sizes import counted
 from iqdb_core.database import Iqdb
@@ -99,6 +100,7 @@ def command(
             "the only field that holds an array.",
         ),
     ] = None,
+    wait: Wait = 0,
     threads: Threads = None,
 ) -> int:
     """Measure recall and speed of the index against exact search.
@@ -121,14 +123,16 @@ def command(
         if not len(handle):
             raise UsageError(f"{db} holds no records; there is nothing to measure")
         asked = None if queries is None else _read_all(queries, handle.dim, vector_field)
-        report = handle.recall(
-            asked,
-            k,
-            filter=filter_expression,
-            sample=sample or _DEFAULT_SAMPLE,
-            sweep=values,
-            target=target,
-        )
+        with _PointsBar() as bar:
+            report = handle.recall(
+                asked,
+                k,
+                filter=filter_expression,
+                sample=sample or _DEFAULT_SAMPLE,
+                sweep=values,
+                target=target,
+                progress=bar.measured,
+            )
     if report.sampled:
         terminal.note(
             f"{db}: {counted(report.n_queries, 'stored record')} as queries, each left out of its own "
@@ -144,7 +148,30 @@ def command(
 
         with open_output(plot, database=db) as drawing:
             drawing.write(recall_svg(report, os.path.basename(db)).encode())  # noqa: PTH119 - start-up
-    return _conclude(db, report, save=save)
+    return _conclude(db, report, save=save, wait=wait)
+
+
+class _PointsBar:
+    """What was measured last, on a terminal. How many settings there will be depends on what they give."""
+
+    def __init__(self) -> None:
+        self._last = ""
+        self._count = 0
+        self._bar = ProgressBar("recall", lambda: None, text=lambda _, __: self._last)
+
+    def __enter__(self) -> Self:
+        self._bar.__enter__()
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._bar.__exit__(*details)
+
+    def measured(self, point: RecallPoint) -> None:
+        """Show a setting and its recall."""
+        self._count += 1
+        settings = counted(self._count, "setting")
+        self._last = f"{settings}  {point.value}: {point.recall_mean:.3f}"
+        self._bar.update(self._count)
 
 
 def _parse_sweep(text: str) -> list[int]:
@@ -211,7 +238,7 @@ def _row(point: RecallPoint, report: RecallReport) -> tuple[str, ...]:
     return (str(point.value), *recalls, f"{point.queries_per_second:,.0f}", point.plan, ", ".join(marks))
 
 
-def _conclude(db: str, report: RecallReport, *, save: bool) -> int:
+def _conclude(db: str, report: RecallReport, *, save: bool, wait: float) -> int:
     """Say what came of the target, and store it if that was asked for; return the exit status."""
     if report.parameter is None:
         terminal.note(f"{db}: the index kind {report.index} compares every record, so every search is exact")
@@ -223,7 +250,7 @@ def _conclude(db: str, report: RecallReport, *, save: bool) -> int:
         return ExitStatus.NOT_FOUND
     terminal.note(f"{db}: {report.parameter} {report.reached} reaches recall {report.target}")
     if save:
-        handle = Iqdb.open_existing(db)
+        handle = Iqdb.open_existing(db, lock_wait=wait)
         try:
             handle.set_search_defaults(**{report.parameter: report.reached})
         finally:

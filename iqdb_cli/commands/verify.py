@@ -43,10 +43,10 @@ def command(
         Level,
         typer.Option(
             "--level",
-            help="checksums: compare the checksums of every byte. structure: also decode every record, check "
-            "all rules of the format and everything in the index, and compute the content digest again. "
-            "records: also look up every id, read every record as a search does, search for a sample of "
-            "them and measure recall with it.",
+            help="How much to check; each level includes the one before. checksums compares the checksums of "
+            "every byte. structure also decodes every record, checks all rules of the format and everything "
+            "in the index, and computes the content digest again. records also looks up every id, reads "
+            "every record as a search does, searches for a sample of them and measures recall.",
         ),
     ] = Level.STRUCTURE,
     sample: Annotated[
@@ -107,6 +107,9 @@ def _write_text(out: Output, path: str, report: VerifyReport) -> None:
             out.write_line(f"  and {len(report.findings) - _SHOWN_FINDINGS} more, which --json lists")
         _write_list(out, "whole", report.whole)
         _write_list(out, "still works", report.works)
+        records_whole = any(sentence.startswith("all records") for sentence in report.works)
+        if not records_whole:
+            out.write_line(f'"iqdb repair {path} -o NEW" keeps what can be read')
     _write_list(out, "note", report.notes)
 
 

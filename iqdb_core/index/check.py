@@ -6,6 +6,8 @@ somebody who computed these for wrong numbers.
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -28,7 +30,7 @@ MISLEADS: Final = (
 
 CODE_ALIGN: Final = 32
 MODEL_HEAD: Final = 3
-_SLAB_BYTES: Final = 8 << 20
+_SLAB_BYTES: Final = 2 << 20
 
 
 class Fault(NamedTuple):
@@ -58,7 +60,7 @@ class Stored(NamedTuple):
         vectors: the stored vectors; None when not all can be read.
         thorough: also compute again what costs more than reading does.
         threads: threads to use.
-        progress: called with the number of rows done; may be None.
+        progress: called with numbers of rows that were done, from several threads; may be None.
     """
 
     settings: Mapping[str, Any]
@@ -140,6 +142,18 @@ class Checked:
         return False
 
 
+class Slab(NamedTuple):
+    """Rows start..stop with their codes, computed again; shapes as `_kernels.encode_codes` has them."""
+
+    start: int
+    stop: int
+    vectors: NDArray[np.float32]
+    codes: NDArray[np.uint8]
+    lengths: NDArray[np.int32]
+    norms: NDArray[np.float32]
+    bounds: NDArray[np.float32]
+
+
 class Codes:
     """The codes of all rows computed again, compared with stored ones slab by slab."""
 
@@ -148,35 +162,43 @@ class Codes:
         self._model = model
         self._wrong: dict[str, int] = {}
         self._first: dict[str, int] = {}
+        self._guard = threading.Lock()
 
-    def slabs(self) -> Any:
-        """Yield (first row, one behind the last, vectors, codes, lengths, norms, bounds) of every slab."""
+    def run(self, check: Callable[[Slab], None]) -> None:
+        """Encode all rows, slab by slab, and call `check` with each, in several threads."""
         stored = self._stored
         assert stored.vectors is not None
         at_once = max(1, _SLAB_BYTES // (4 * stored.dim))
-        start = 0
-        for slab in stored.vectors.slabs(at_once):
-            count = len(slab)
-            codes = np.empty((count, stored.stride), np.uint8)
-            lengths = np.empty(count, np.int32)
-            norms = np.empty(count, np.float32)
-            bounds = np.empty((2, count), np.float32)
-            _kernels.encode_codes(self._model, slab, codes, lengths, norms, bounds, stored.threads)
-            yield start, start + count, slab, codes, lengths, norms, bounds
-            start += count
+
+        def one(start: int) -> None:
+            assert stored.vectors is not None
+            stop = min(start + at_once, stored.n_rows)
+            vectors = stored.vectors.take(np.arange(start, stop))
+            codes = np.empty((stop - start, stored.stride), np.uint8)
+            lengths = np.empty(stop - start, np.int32)
+            norms = np.empty(stop - start, np.float32)
+            bounds = np.empty((2, stop - start), np.float32)
+            _kernels.encode_codes(self._model, vectors, codes, lengths, norms, bounds)
+            check(Slab(start, stop, vectors, codes, lengths, norms, bounds))
             if stored.progress is not None:
-                stored.progress(start)
+                stored.progress(stop - start)
+
+        with ThreadPoolExecutor(stored.threads, "iqdb-verify") as pool:
+            for done in [pool.submit(one, start) for start in range(0, stored.n_rows, at_once)]:
+                done.result()
 
     def compare(self, name: str, first_row: int, wrong: NDArray[np.bool_]) -> None:
         """Take note of rows of a slab for which an array has something else."""
         count = int(np.count_nonzero(wrong))
         if count:
-            self._first.setdefault(name, first_row + int(np.argmax(wrong)))
-            self._wrong[name] = self._wrong.get(name, 0) + count
+            row = first_row + int(np.argmax(wrong))
+            with self._guard:
+                self._first[name] = min(row, self._first.get(name, row))
+                self._wrong[name] = self._wrong.get(name, 0) + count
 
     def report(self, checked: Checked, effects: Mapping[str, str]) -> None:
         """Add what was noted as faults."""
-        for name, count in self._wrong.items():
+        for name, count in sorted(self._wrong.items()):
             rows = "1 row" if count == 1 else f"{count} rows"
             problem = f"is not what the vectors give, for {rows}; the first is row {self._first[name]}"
             checked.fault(name, problem, effects.get(name, MISSES))

@@ -24,7 +24,7 @@ from iqdb_core.index.hnsw import (
 from iqdb_core.types import DistanceMetric
 
 if TYPE_CHECKING:
-    from iqdb_core.index.check import Checked, Stored
+    from iqdb_core.index.check import Checked, Slab, Stored
 
 _FAULTS: Final = (
     "name a node that there is not",
@@ -97,19 +97,23 @@ def _check_codes(stored: Stored, checked: Checked, usable: set[str]) -> None:
     assert stored.vectors is not None
     again = Codes(stored, stored.arrays[MODEL])
     arrays = stored.arrays
-    for start, stop, _, codes, lengths, norms, bounds in again.slabs():
+
+    def check(slab: Slab) -> None:
+        start, stop = slab.start, slab.stop
         if CODES in usable:
-            again.compare(CODES, start, (arrays[CODES][start:stop] != codes).any(axis=1))
+            again.compare(CODES, start, (arrays[CODES][start:stop] != slab.codes).any(axis=1))
         if LENGTHS in usable:
-            again.compare(LENGTHS, start, arrays[LENGTHS][start:stop] != lengths)
+            again.compare(LENGTHS, start, arrays[LENGTHS][start:stop] != slab.lengths)
         if {COARSE, COARSE_LENGTHS} <= usable:
-            coarse, coarse_lengths = coarsened(codes, 1)
+            coarse, coarse_lengths = coarsened(slab.codes, 1)
             again.compare(COARSE, start, (arrays[COARSE][start:stop] != coarse).any(axis=1))
             again.compare(COARSE_LENGTHS, start, arrays[COARSE_LENGTHS][start:stop] != coarse_lengths)
         if NORMS in usable:
-            again.compare(NORMS, start, arrays[NORMS][start:stop] != norms)
+            again.compare(NORMS, start, arrays[NORMS][start:stop] != slab.norms)
         if BOUNDS in usable:
-            again.compare(BOUNDS, start, (arrays[BOUNDS][:, start:stop] != bounds).any(axis=0))
+            again.compare(BOUNDS, start, (arrays[BOUNDS][:, start:stop] != slab.bounds).any(axis=0))
+
+    again.run(check)
     again.report(
         checked,
         {

@@ -15,7 +15,7 @@ from iqdb_core.types import DistanceMetric
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from iqdb_core.index.check import Checked, Stored
+    from iqdb_core.index.check import Checked, Slab, Stored
 
 _UNUSED: Final = "none when reading"
 
@@ -142,22 +142,29 @@ class _Lists:
         place = np.empty(stored.n_rows, np.int64)
         place[arrays[ivf.ROWS]] = np.arange(stored.n_rows)
         again = Codes(stored, arrays[ivf.MODEL])
-        for start, stop, slab, codes, lengths, norms, _ in again.slabs():
-            places = place[start:stop]
+
+        def check(slab: Slab) -> None:
+            places = place[slab.start : slab.stop]
             if stored.thorough:
-                nearest = np.empty(stop - start, np.uint32)
+                nearest = np.empty(len(places), np.uint32)
                 _kernels.assign_clusters(
-                    arrays[ivf.MODEL], self._centroids, codes, stored.metric, nearest, stored.threads
+                    arrays[ivf.MODEL], self._centroids, slab.codes, stored.metric, nearest
                 )
-                again.compare(ivf.ROWS, start, self._lists[places] != nearest)
-            computed: dict[str, NDArray[Any]] = {ivf.CODES: codes, ivf.LENGTHS: lengths, ivf.NORMS: norms}
+                again.compare(ivf.ROWS, slab.start, self._lists[places] != nearest)
+            computed: dict[str, NDArray[Any]] = {
+                ivf.CODES: slab.codes,
+                ivf.LENGTHS: slab.lengths,
+                ivf.NORMS: slab.norms,
+            }
             if self._quantiser is not None:
                 # Centroids and words out of a file may be as large as they like.
                 with np.errstate(over="ignore", invalid="ignore"):
-                    computed = self._quantiser.encode(slab, self._lists[places], stored.threads)
+                    computed = self._quantiser.encode(slab.vectors, self._lists[places], 1)
             for name, column in computed.items():
                 if name in arrays:
                     held = (self._product_codes if name == ivf.PQ_CODES else arrays[name])[places]
                     wrong = held != column
-                    again.compare(name, start, wrong.any(axis=1) if wrong.ndim == 2 else wrong)
+                    again.compare(name, slab.start, wrong.any(axis=1) if wrong.ndim == 2 else wrong)
+
+        again.run(check)
         again.report(self._checked, {})

@@ -11,5 +11,6 @@ void bind_graph(nanobind::module_& m);
 void bind_graph_search(nanobind::module_& m);
 void bind_ivf(nanobind::module_& m);
 void bind_jsonl(nanobind::module_& m);
+void bind_records(nanobind::module_& m);
 
 }  // namespace iqdb

@@ -1,8 +1,8 @@
 """Reading a finished snapshot back, to prove what it holds before it replaces another one.
 
 The file is read with plain reads, in bounded memory, by code that shares nothing with the writer but
-the layout: every checksum is verified and the content digest computed anew from ids, vectors and
-metadata as they stand in the file.
+the layout: every checksum is verified, and the content digest and the order of the records computed anew
+from ids, vectors and metadata as they stand in the file.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from iqdb_core import _kernels
-from iqdb_core.digest import digest_of_parts
+from iqdb_core.digest import digest_of_parts, sequence_sum
 from iqdb_core.errors import ChecksumError, StructureError
 from iqdb_core.records import Ids
 from iqdb_core.storage.codecs import decompress_chunk
@@ -46,8 +46,20 @@ if TYPE_CHECKING:
 
     from iqdb_core.records import MetadataColumns
 
-_STEP_BYTES = 4 << 20
+_STEP_BYTES = 1 << 20
 _STEP_ROWS = 1 << 16
+
+
+class ReadBack(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        digest: the content digest of its records, whatever their order.
+        sequence: the `sequence_sum` of their ids in the order in which they stand.
+    """
+
+    digest: ContentDigest
+    sequence: int
 
 
 class _Buffers(threading.local):
@@ -60,7 +72,7 @@ class _Buffers(threading.local):
 _buffers = _Buffers()
 
 
-def sync_and_read_back(file: OpenFile, files: FileSystem = OS_FILES, *, threads: int = 1) -> ContentDigest:
+def sync_and_read_back(file: OpenFile, files: FileSystem = OS_FILES, *, threads: int = 1) -> ReadBack:
     """Make a finished snapshot durable and read it back meanwhile; return what it really holds.
 
     Raises:
@@ -69,13 +81,13 @@ def sync_and_read_back(file: OpenFile, files: FileSystem = OS_FILES, *, threads:
     """
     with ThreadPoolExecutor(1, "iqdb-sync") as pool:
         synced = pool.submit(files.sync, file)
-        digest = read_back_digest(file, files, threads=threads)
+        found = read_back(file, files, threads=threads)
         synced.result()
-    return digest
+    return found
 
 
-def read_back_digest(file: OpenFile, files: FileSystem = OS_FILES, *, threads: int = 1) -> ContentDigest:
-    """Verify every block of a snapshot and compute its content digest from its records.
+def read_back(file: OpenFile, files: FileSystem = OS_FILES, *, threads: int = 1) -> ReadBack:
+    """Verify every block of a snapshot and compute its content digest, and the order, from its records.
 
     Raises:
         FileIOError: the system refused to read.
@@ -109,7 +121,7 @@ def read_back_digest(file: OpenFile, files: FileSystem = OS_FILES, *, threads: i
         rows = [*range(0, header.n_rows, _STEP_ROWS), header.n_rows]
         blobs = []
 
-    def part_digest(part: int) -> ContentDigest:
+    def read_part(part: int) -> ReadBack:
         start, stop = rows[part], rows[part + 1]
         metadata = None
         if blobs:
@@ -118,23 +130,23 @@ def read_back_digest(file: OpenFile, files: FileSystem = OS_FILES, *, threads: i
             if view.n_rows != stop - start:
                 raise StructureError(path, name, f"{stop - start} rows", view.n_rows)
             metadata = view.to_columns()
-        return _rows_digest(sections, start, stop, metadata)
+        return _read_rows(sections, start, stop, metadata)
 
     parts = range(len(rows) - 1)
     if threads > 1 and len(parts) > 1:
         with ThreadPoolExecutor(threads, "iqdb-read") as pool:
-            digests = list(pool.map(part_digest, parts))
+            found = list(pool.map(read_part, parts))
     else:
-        digests = [part_digest(part) for part in parts]
+        found = [read_part(part) for part in parts]
     total = ContentDigest()
-    for digest in digests:
+    for digest, _ in found:
         total = total.plus(digest)
-    return total
+    return ReadBack(total, sum(sequence for _, sequence in found) % 2**64)
 
 
-def _rows_digest(
+def _read_rows(
     sections: dict[str, StoredSection], start: int, stop: int, metadata: MetadataColumns | None
-) -> ContentDigest:
+) -> ReadBack:
     vectors = sections[VECTORS]
     dim = vectors.entry.shape1
     hashes = np.empty((stop - start, 2), np.uint64)
@@ -145,7 +157,8 @@ def _rows_digest(
         raw = vectors.read(first * 4 * dim, last * 4 * dim, buffer)
         values = np.frombuffer(raw, np.float32).reshape(last - first, dim)
         _kernels.hash_vectors(values, hashes[first - start : last - start])
-    return digest_of_parts(_read_ids(sections, start, stop), hashes, metadata)
+    ids = _read_ids(sections, start, stop)
+    return ReadBack(digest_of_parts(ids, hashes, metadata), sequence_sum(ids, np.arange(start, stop)))
 
 
 def _read_ids(sections: dict[str, StoredSection], start: int, stop: int) -> Ids:

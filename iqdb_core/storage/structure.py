@@ -67,7 +67,7 @@ from iqdb_core.storage.layout import (
 _PREAMBLE_BYTES = 12
 """Magic and version: what every version of the format begins with."""
 
-_RECORD_DTYPES = {
+RECORD_DTYPES = {
     VECTORS: "f32",
     IDS: "u64",
     ID_KINDS: "u8",
@@ -160,7 +160,7 @@ def check_section_table(table: bytes, header: Header, path: str) -> list[Section
         ) from error
     _check_places(entries, header, path)
     for entry in entries:
-        _check_entry(entry, path)
+        check_entry(entry, path)
     _check_records(entries, header, path)
     return entries
 
@@ -191,7 +191,7 @@ def _check_places(entries: list[SectionEntry], header: Header, path: str) -> Non
         )
 
 
-def _check_entry(entry: SectionEntry, path: str) -> None:
+def check_entry(entry: SectionEntry, path: str) -> None:
     """Check what one entry says about itself."""
 
     def wrong(field: str, rule: str) -> NoReturn:
@@ -242,15 +242,15 @@ def _check_records(entries: list[SectionEntry], header: Header, path: str) -> No
         if place < last_place:
             raise StructureError(path, f"section {entry.name}", "in the order of the format", "out of place")
         last_place = place
-        if entry.name not in _RECORD_DTYPES:
+        if entry.name not in RECORD_DTYPES:
             if not entry.flags & FLAG_DERIVED:
                 raise StructureError(
                     path, f"section {entry.name}", "one that this release knows, or derived", "unknown"
                 )
             continue
         dtype = DTYPE_BY_TAG[entry.dtype].name
-        if dtype != _RECORD_DTYPES[entry.name]:
-            raise StructureError(path, f"section {entry.name}: dtype", _RECORD_DTYPES[entry.name], dtype)
+        if dtype != RECORD_DTYPES[entry.name]:
+            raise StructureError(path, f"section {entry.name}: dtype", RECORD_DTYPES[entry.name], dtype)
         if entry.flags:
             raise StructureError(path, f"section {entry.name}: flags", "0", entry.flags)
         if entry.codec and entry.name not in COMPRESSIBLE_SECTIONS:
@@ -270,7 +270,7 @@ def _check_records(entries: list[SectionEntry], header: Header, path: str) -> No
             raise StructureError(
                 path, "section meta.rows: shape0", f"2..{n_rows + 1}", sections[META_ROWS].shape0
             )
-    for name in _RECORD_DTYPES:
+    for name in RECORD_DTYPES:
         if (name in shapes) != (name in sections):
             state = ("absent", "there") if name in sections else ("there", "absent")
             raise StructureError(path, f"section {name}", *state)

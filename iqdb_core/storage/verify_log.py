@@ -16,17 +16,14 @@ from iqdb_core.errors import (
 from iqdb_core.storage.layout import (
     FRAME_ALIGNMENT,
     FRAME_HEADER_BYTES,
-    FRAME_MARKER,
     LOG_HEADER_BYTES,
     LOG_SUFFIX,
     Header,
 )
-from iqdb_core.storage.log_scan import LogBytes, LogScan, scan_log, walk_frames, whole_frame
+from iqdb_core.storage.log_scan import LogBytes, LogScan, markers, scan_log, walk_frames, whole_frame
 from iqdb_core.storage.verify_report import Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from iqdb_core.storage.verify import Verifier
 
 _NOT_OPENED = "the database cannot be opened with this log; without it the snapshot can"
@@ -96,7 +93,7 @@ def _damage(verifier: Verifier, log: LogBytes, header: Header, error: LogDamaged
     end = max(error.offset_bytes, LOG_HEADER_BYTES - FRAME_ALIGNMENT) + FRAME_ALIGNMENT
     next_whole = log.size
     budget = 2 * log.size + _WINDOW_BYTES
-    for offset in _markers(log, end):
+    for offset in markers(log, end):
         if offset < end:
             continue  # within a whole frame
         size = FRAME_HEADER_BYTES + int.from_bytes(log.read(offset + 4, 4), "little")
@@ -116,18 +113,6 @@ def _damage(verifier: Verifier, log: LogBytes, header: Header, error: LogDamaged
     report.findings.append(
         Finding(log.path, part, error.offset_bytes, length, f"damaged ({error.reason})", effect)
     )
-
-
-def _markers(log: LogBytes, start: int) -> Iterator[int]:
-    """Yield where from `start` on a frame may begin."""
-    for base in range(start, log.size, _WINDOW_BYTES):
-        window = bytes(log.read(base, _WINDOW_BYTES))
-        place = window.find(FRAME_MARKER)
-        while place >= 0:
-            # Windows begin at multiples of 8, as frames do, so no marker is cut in two.
-            if place % FRAME_ALIGNMENT == 0:
-                yield base + place
-            place = window.find(FRAME_MARKER, place + 1)
 
 
 def _judge(verifier: Verifier, log: LogBytes, header: Header, scan: LogScan) -> None:

@@ -63,12 +63,9 @@ def _stored(verifier: Verifier, snapshot: Snapshot, kind: str, bad: dict[str, se
             verifier.found(f"section {name}", entry.offset, entry.stored_bytes, problem_of(error), effect)
             damaged.add(name)
     width = 4 * snapshot.dim
-    done = 0
 
     def progress(rows: int) -> None:
-        nonlocal done
-        verifier.advance(width * (rows - done))
-        done = rows
+        verifier.advance(width * rows)
 
     vectors_known = bad[VECTORS] or f"section {VECTORS}" in known
     return Stored(

@@ -27,7 +27,9 @@ import data as datasets  # noqa: E402
 import exact  # noqa: E402
 import filtered  # noqa: E402
 import imports  # noqa: E402
+import ivf  # noqa: E402
 import startup  # noqa: E402
+import verify  # noqa: E402
 import writes  # noqa: E402
 from measure import Figure  # noqa: E402
 
@@ -38,7 +40,9 @@ GROUPS = {
     "writes": writes.figures,
     "approximate": approximate.figures,
     "approximate-1m": approximate.figures_1m,
+    "verify": verify.figures,
     "filtered": filtered.figures,
+    "ivf": ivf.figures,
 }
 
 

@@ -84,3 +84,29 @@ def test_the_rate_is_rows_by_seconds(rows: Any, seconds: Any, text: Any) -> None
 
 def test_no_time_at_all_has_a_rate() -> None:
     assert rate_text(0, 0).startswith("0 rows in 0.00 s")
+
+
+def test_bytes_have_a_rate_too(terminal: Any) -> None:
+    screen = terminal()
+    with ProgressBar("verify", lambda: 0.5, text=progress.bytes_text) as bar:
+        bar.update(1_500_000_000)
+    assert "1.50 GB" in screen.getvalue()
+    assert progress.bytes_text(1_500_000_000, 2.0) == "1.50 GB  0.75 GB/s"
+
+
+def test_recall_and_verification_show_how_far_they_are(terminal: Any, tmp_path: Any) -> None:
+    import numpy as np
+
+    from iqdb_cli.commands.recall import _PointsBar
+    from iqdb_cli.commands.verify import verify_with_progress
+    from iqdb_core import Iqdb
+    from iqdb_core.recall import RecallPoint
+
+    with Iqdb.open(tmp_path / "a.iqdb", 4, "euclidean") as db:
+        db.upsert_many(range(10), np.eye(10, 4))
+    screen = terminal()
+    with _PointsBar() as bar:
+        bar.measured(RecallPoint(64, "graph", 0.987, 0.9, 0.8, 100.0))
+    assert "1 setting  64: 0.987" in screen.getvalue()
+    assert verify_with_progress(str(tmp_path / "a.iqdb"), "structure", 0, 1).ok
+    assert "verify" in screen.getvalue()

@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 
 
-@pytest.mark.parametrize("level", ["checksums", "structure"])
+@pytest.mark.parametrize("level", ["checksums", "structure", "records"])
 def test_a_whole_database_is_status_0(iqdb: Any, database: Path, level: str) -> None:
     outcome = iqdb("verify", database, "--level", level)
     assert (outcome.status, outcome.stderr) == (0, "")
     assert outcome.lines[0].startswith(f"{database}: whole (")
     assert "200 records in the snapshot" in outcome.lines[0]
+    assert any(line.startswith("records: 200 found by their ids") for line in outcome.lines) == (
+        level == "records"
+    )
 
 
 def test_the_digest_is_that_of_a_compaction(iqdb: Any, database: Path) -> None:
@@ -37,6 +40,7 @@ def test_damage_is_status_6_and_says_what_still_works(iqdb: Any, database: Path)
     assert "vectors" in outcome.lines[1]
     assert "whole:" in outcome.lines
     assert "still works:" in outcome.lines
+    assert f'"iqdb repair {database} -o NEW" keeps what can be read' in outcome.lines
     facts = json.loads(iqdb("verify", database, "--json").text)
     assert facts["ok"] is False
     assert set(facts["findings"][0]) == {
@@ -59,3 +63,29 @@ def test_what_is_no_database_cannot_be_verified(iqdb: Any, tmp_path: Path) -> No
     (tmp_path / "text").write_text("hello, this is no database")
     assert iqdb("verify", tmp_path / "text").status == 4
     assert iqdb("verify", tmp_path / "text", "--level", "all").status == 2
+
+
+def test_the_account_of_a_level_as_json(iqdb: Any, database: Path) -> None:
+    facts = json.loads(iqdb("verify", database, "--level", "records", "--sample", "7", "--json").text)
+    assert (facts["level"], facts["ok"]) == ("records", True)
+    assert facts["records"]["n_sampled"] == facts["records"]["found_themselves"] == 7
+    assert facts["index"] == {"kind": "flat"}
+    assert facts["seconds"] > 0
+    assert facts["file_bytes"] == database.stat().st_size
+    assert facts["gigabytes_per_second"] > 0
+    assert {section["name"] for section in facts["sections"]} >= {"vectors", "ids", "config"}
+
+
+def test_a_damaged_index_asks_for_no_repair(iqdb: Any, database: Path) -> None:
+    assert iqdb("optimize", database, "--index", "hnsw").status == 0
+    raw = bytearray(database.read_bytes())
+    sections = json.loads(iqdb("inspect", database, "--json").text)["sections"]
+    raw[next(section["offset"] for section in sections if section["name"] == "hnsw.links")] ^= 1
+    database.write_bytes(raw)
+    outcome = iqdb("verify", database)
+    assert outcome.status == 6
+    assert "  all records: they are whole, only the index is damaged" in outcome.lines
+    assert "  rebuilding the index from the records (optimize)" in outcome.lines
+    assert "repair" not in outcome.text
+    assert iqdb("optimize", database).status == 0
+    assert iqdb("verify", database).status == 0

@@ -17,6 +17,7 @@ from iqdb_core import (
     OptimizeReport,
     ReadOnlyError,
     StructureError,
+    indexing,
 )
 from iqdb_core.index import SUPPORTED_INDEX_KINDS
 from iqdb_core.index.hnsw import BOUNDS, CODES, ENTRIES, LENGTHS, LINKS, MODEL, HnswIndex
@@ -245,6 +246,11 @@ def test_an_index_that_contradicts_itself_is_damage_and_is_built_anew(
     path = tmp_path / "db.iqdb"
     with monkeypatch.context() as patch:
         patch.setattr(HnswIndex, "build", staticmethod(build))
+        with pytest.raises(StructureError, match="iqdb optimize"):
+            filled(vectors, path, HnswConfig(m=8)).close()
+        path.unlink()
+        # What no writer puts in place may still come from elsewhere.
+        patch.setattr(indexing, "_prove_index", lambda *_: None)
         filled(vectors, path, HnswConfig(m=8)).close()
     with Iqdb.open_existing(path) as db:
         with pytest.raises(StructureError, match="the index hnsw is unusable"):

@@ -30,6 +30,7 @@ def test_the_public_names_are_these() -> None:
         "Compression",
         "DistanceMetric",
         "Filter",
+        "Finding",
         "FlatConfig",
         "FoldReport",
         "FsyncPolicy",
@@ -40,6 +41,7 @@ def test_the_public_names_are_these() -> None:
         "Iqdb",
         "IqdbConfig",
         "IvfConfig",
+        "Loss",
         "Metadata",
         "MetadataColumns",
         "MetadataValue",
@@ -47,8 +49,12 @@ def test_the_public_names_are_these() -> None:
         "RecallPoint",
         "RecallReport",
         "RecordBatch",
+        "RepairReport",
         "SearchExplanation",
         "VectorId",
+        "VerifyReport",
+        "repair",
+        "verify",
     ]
 
 

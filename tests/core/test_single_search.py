@@ -15,6 +15,7 @@ from iqdb_core import (
     InvalidVectorError,
     Iqdb,
     IqdbConfig,
+    StructureError,
 )
 from iqdb_core.index import hnsw
 from iqdb_core.types import DistanceMetric
@@ -23,7 +24,7 @@ from iqdb_core.verification import verify
 if TYPE_CHECKING:
     from pathlib import Path
 
-N, DIM = 4000, 200
+N, DIM, SPOILT = 4000, 200, 500
 
 
 def rows_of(n: int, seed: int) -> np.ndarray:
@@ -117,22 +118,28 @@ def test_damage_is_reported_and_exact_search_goes_on(path: Path, tmp_path: Path)
         assert db.search(query, 5, exact=True) == true
 
 
-def test_verification_compares_the_coarse_codes(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("wrong", ["hnsw.coarse", "hnsw.coarse-lengths"])
+def test_coarse_codes_that_are_not_those_of_the_codes_are_not_stored(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
 ) -> None:
     assert not verify(path).findings
     right = hnsw.coarsened
 
-    def wrong(codes: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray]:
+    def spoilt(codes: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray]:
         coarse, lengths = right(codes, threads)
-        coarse[17, 3] ^= 0x10
-        lengths[29] += 1
+        if len(codes) == SPOILT:  # of the build; a check compares part by part
+            monkeypatch.setattr(hnsw, "coarsened", right)
+            if wrong == "hnsw.coarse":
+                coarse[17, 3] ^= 0x10
+            else:
+                lengths[29] += 1
         return coarse, lengths
 
     config = IqdbConfig(dim=DIM, index=HnswConfig(m=8, ef_construction=50), auto_compact=None)
-    with monkeypatch.context() as patch, Iqdb.create(tmp_path / "d.iqdb", config) as db:
-        patch.setattr(hnsw, "coarsened", wrong)
-        db.upsert_many(np.arange(500), rows_of(500, 2))
+    with Iqdb.create(tmp_path / "d.iqdb", config) as db:
+        monkeypatch.setattr(hnsw, "coarsened", spoilt)
+        db.upsert_many(np.arange(SPOILT), rows_of(SPOILT, 2))
+        with pytest.raises(StructureError, match=f"{wrong} is an array that is not what the vectors give"):
+            db.compact()
+        monkeypatch.setattr(hnsw, "coarsened", right)
         db.compact()
-    found = {finding.part.split(":")[0] for finding in verify(tmp_path / "d.iqdb").findings}
-    assert found == {"section hnsw.coarse", "section hnsw.coarse-lengths"}

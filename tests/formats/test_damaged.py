@@ -13,7 +13,7 @@ from generate_damaged import DAMAGED, facts_of, files_of_damaged, stage
 from independent_log import read_database
 from independent_reader import FormatError
 
-from iqdb_core import errors
+from iqdb_core import errors, repair
 from iqdb_core.database import Iqdb
 from iqdb_core.storage.verify import verify_file
 
@@ -92,3 +92,23 @@ def test_writing_a_damaged_file_again_gives_the_same_bytes(case: Damaged) -> Non
         return  # another version of the compressor
     assert snapshot == path.read_bytes()
     assert log is None or log == path.with_name(f"{path.name}.wal").read_bytes()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_damaged_file_is_repaired_or_refused_and_never_changed(name: str, tmp_path: Path) -> None:
+    for path in DAMAGED.glob(f"{name}.iqdb*"):
+        shutil.copy(path, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    new = tmp_path / "new.iqdb"
+    try:
+        report = repair(tmp_path / f"{name}.iqdb", new)
+    except errors.PersistError:
+        pass
+    else:
+        assert verify_file(new).ok
+        gone = report.rows_lost + report.rows_without_ids + report.rows_doubled
+        assert report.rows_kept + report.rows_replaced + report.rows_deleted + gone == report.snapshot_rows
+        assert report.complete == (not report.losses)
+        json.dumps(report.to_dict())
+        new.unlink()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

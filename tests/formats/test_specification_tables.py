@@ -10,7 +10,7 @@ from pages import code, marked
 from iqdb_core import types
 from iqdb_core.column_type import ColumnType
 from iqdb_core.storage import columns, layout
-from iqdb_core.storage.structure import _RECORD_DTYPES
+from iqdb_core.storage.structure import RECORD_DTYPES
 
 FIELD_TABLES = {
     name: value
@@ -91,4 +91,4 @@ def test_limits_that_two_modules_name_are_equal() -> None:
 def test_sections_of_the_specification_are_those_of_the_program_in_their_order() -> None:
     rows = [(code(name), dtype) for name, dtype, *_ in marked("sections")[""]]
 
-    assert rows == [(name, _RECORD_DTYPES[name]) for name in layout.RECORD_SECTIONS]
+    assert rows == [(name, RECORD_DTYPES[name]) for name in layout.RECORD_SECTIONS]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from iqdb_core import DamagedError, Iqdb, IqdbConfig, _kernels
+from iqdb_core import DamagedError, FlatConfig, HnswConfig, Iqdb, IqdbConfig, IvfConfig, _kernels
 from iqdb_core import fold as fold_module
 from iqdb_core.records import Ids, MetadataColumns, RecordBatch
 from iqdb_core.storage import codecs
@@ -18,13 +18,29 @@ from iqdb_core.storage.id_sections import IdSections
 from iqdb_core.storage.metadata_sections import MetadataSections
 from iqdb_core.storage.section_stream import SectionStream, Spool
 from iqdb_core.storage.snapshot_writer import SnapshotWriter
+from iqdb_core.verification import verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from iqdb_core.config import IndexConfig
+
 DIM = 4
 N_ROWS = 600
 OPERATIONS = ("compact", "recompress", "bulk", "import", "import with replaced records")
+INDEXES = {
+    "hnsw": HnswConfig(m=4, ef_construction=16),
+    "ivf": IvfConfig(n_clusters=6),
+    "pq": IvfConfig(n_clusters=6, use_pq=True, pq_subvectors=2),
+}
+INDEX_OPERATIONS = (
+    "compact hnsw",
+    "compact ivf",
+    "optimize hnsw",
+    "optimize pq",
+    "import hnsw",
+    "import ivf",
+)
 
 Original = Any
 Case = tuple[Any, str, "Callable[[Original], Any]"]
@@ -133,6 +149,66 @@ def _alter_blob(sections: MetadataSections, blob: Any, n_rows: int) -> Any:
     return sections, bytes(altered), n_rows
 
 
+def _exchange_records(writer: SnapshotWriter, batch: RecordBatch) -> Any:
+    if len(batch) < 2:
+        return None
+    return writer, batch.take(np.array([1, 0, *range(2, len(batch))]))
+
+
+def _rotate_records(writer: SnapshotWriter, batch: RecordBatch) -> Any:
+    return (writer, batch.take(np.roll(np.arange(len(batch)), 1))) if len(batch) > 1 else None
+
+
+def _index_array(*suffixes: str, change: Callable[[Any], None]) -> Callable[[Original], Any]:
+    """Return a stand-in for `SnapshotWriter.add_index` that changes one array, if there is such a one."""
+
+    def altered(writer: SnapshotWriter, arrays: dict[str, Any]) -> Any:
+        for name, array in arrays.items():
+            if name.endswith(suffixes):
+                copy = np.array(array)
+                change(copy)
+                return writer, {**arrays, name: copy}
+        return None
+
+    return _once(altered)
+
+
+def _flip_first(array: Any) -> None:
+    array.view(np.uint8).reshape(-1)[0] ^= 1
+
+
+def _double_first(array: Any) -> None:
+    array[0] = array[1]
+
+
+def _name_a_stranger(array: Any) -> None:
+    array.reshape(-1)[0] = N_ROWS * 10
+
+
+def _lose_array(writer: SnapshotWriter, arrays: dict[str, Any]) -> Any:
+    return writer, dict(list(arrays.items())[:-1])
+
+
+def _wrong_codes(original: Original) -> Any:
+    """A kernel that codes one row wrongly."""
+
+    def encode(model: Any, rows: Any, codes: Any, *rest: Any, **named: Any) -> None:
+        original(model, rows, codes, *rest, **named)
+        if not _met and len(codes):
+            _met.append(True)
+            codes[len(codes) // 2, 0] ^= 1
+
+    return encode
+
+
+def _flip_index_section(stream: SectionStream, data: Any) -> Any:
+    if not stream.name.startswith(("hnsw.", "ivf.")) or not len(data):
+        return None
+    altered = bytearray(data)
+    altered[len(altered) // 2] ^= 1
+    return stream, memoryview(altered)
+
+
 def _stop_early(writer: SnapshotWriter, snapshot: Any, start: int, stop: int) -> Any:
     return (writer, snapshot, start, stop - 1) if stop - start > 1 else None
 
@@ -205,6 +281,16 @@ def _double_segment(original: Original) -> Any:
     return segments
 
 
+def _reverse_segments(original: Original) -> Any:
+    def segments(view: Any) -> Iterator[Any]:
+        every = list(original(view))
+        if len(every) > 1:
+            _met.append(True)
+        yield from reversed(every)
+
+    return segments
+
+
 def _wrong_kernel(original: Original) -> Any:
     """A kernel that hashes all but the last component."""
 
@@ -239,11 +325,42 @@ CASES: dict[str, Case] = {
     "numbers are sorted wrongly": (np, "argsort", _wrong_argsort),
     "the last records are left out": (fold_module, "segments", _lose_segment),
     "the last records are written twice": (fold_module, "segments", _double_segment),
+    "two records change places": (SnapshotWriter, "append", _once(_exchange_records)),
+    "all records move up by one": (SnapshotWriter, "append", _once(_rotate_records)),
+    "the runs of records change places": (fold_module, "segments", _reverse_segments),
     "a kernel hashes wrongly": (_kernels, "hash_vectors", _wrong_kernel),
 }
 
-# Doubled records of a source are replaced by themselves; a hash that is wrong on both sides cancels.
-HARMLESS = frozenset({"a batch is written twice", "a kernel hashes wrongly"})
+INDEX_CASES: dict[str, Case] = {
+    "a code of the index is altered": (
+        SnapshotWriter,
+        "add_index",
+        _index_array(".codes", "pq_codes", change=_flip_first),
+    ),
+    "a length of the index is altered": (
+        SnapshotWriter,
+        "add_index",
+        _index_array(".lengths", change=_flip_first),
+    ),
+    "a row is twice in the lists": (
+        SnapshotWriter,
+        "add_index",
+        _index_array("ivf.rows", change=_double_first),
+    ),
+    "a link names a stranger": (SnapshotWriter, "add_index", _index_array(".links", change=_name_a_stranger)),
+    "an entry names a stranger": (
+        SnapshotWriter,
+        "add_index",
+        _index_array(".entries", change=_name_a_stranger),
+    ),
+    "an array of the index is lost": (SnapshotWriter, "add_index", _once(_lose_array)),
+    "a bit of the index is flipped": (SectionStream, "append", _once(_flip_index_section)),
+    "a kernel codes wrongly": (_kernels, "encode_codes", _wrong_codes),
+}
+
+# Doubled records of a source are replaced by themselves; a hash that is wrong on both sides cancels; lists
+# may be trained on whatever it be.
+HARMLESS = frozenset({"a batch is written twice", "a kernel hashes wrongly", "a kernel codes wrongly"})
 
 
 def batch_of(start: int, stop: int) -> RecordBatch:
@@ -262,9 +379,16 @@ def numbers_of(start: int, stop: int) -> RecordBatch:
     return RecordBatch(Ids.from_u64(ids), batch.vectors, batch.metadata)
 
 
-def make(path: Path, compression: str, batch: Callable[[int, int], RecordBatch] = batch_of) -> None:
+def make(
+    path: Path,
+    compression: str,
+    batch: Callable[[int, int], RecordBatch] = batch_of,
+    index: IndexConfig | None = None,
+) -> None:
     """Make a database with a snapshot and a log."""
-    config = IqdbConfig(dim=DIM, metric="euclidean", compression=compression, threads=1)
+    config = IqdbConfig(
+        dim=DIM, metric="euclidean", compression=compression, threads=1, index=index or FlatConfig()
+    )
     Iqdb.create_from(path, config, [batch(0, N_ROWS)])
     with Iqdb.open_existing(path, threads=1, auto_compact=None) as db:
         db.upsert_batch(batch(500, 640))
@@ -287,7 +411,7 @@ def sabotaged(name: str | None) -> Iterator[None]:
     if name is None:
         yield
         return
-    owner, attribute, wrap = CASES[name]
+    owner, attribute, wrap = {**CASES, **INDEX_CASES}[name]
     original = getattr(owner, attribute)
     setattr(owner, attribute, wrap(original))
     try:
@@ -318,19 +442,23 @@ def attempt(name: str | None, operation: str, compression: str, folder: Path) ->
     batches = [source(0, 300), source(300, 500)]
     if operation == "import with replaced records":
         batches.append(source(200, 250))
+    action, _, kind = operation.partition(" ")
+    index = INDEXES.get(kind)
     db = None
     records: dict[Any, Any] = {}
     if operation.startswith("import"):
         for batch in batches:
             apply(records, batch)
     else:
-        make(path, compression, source)
+        make(path, compression, source, index if action == "compact" else None)
         db = Iqdb.open_existing(path, threads=1, auto_compact=None)
         records = {i: (vector, metadata) for i, vector, metadata in state(db)}
         if operation == "bulk":
             apply(records, source(600, 700))
     before = {entry.name: entry.read_bytes() for entry in folder.iterdir()}
-    config = IqdbConfig(dim=DIM, metric="euclidean", compression=compression, threads=1)
+    config = IqdbConfig(
+        dim=DIM, metric="euclidean", compression=compression, threads=1, index=index or FlatConfig()
+    )
     caught = None
     try:
         with sabotaged(name):
@@ -338,6 +466,8 @@ def attempt(name: str | None, operation: str, compression: str, folder: Path) ->
                 Iqdb.create_from(path, config, batches)
             elif operation == "bulk":
                 db.bulk_load([source(600, 700)])
+            elif action == "optimize":
+                db.optimize(index, sample=0)
             else:
                 db.compact(compression="zstd:2" if operation == "recompress" else None)
     except (DamagedError, ValueError) as error:
@@ -354,11 +484,20 @@ def attempt(name: str | None, operation: str, compression: str, folder: Path) ->
     else:
         with Iqdb.open_existing(path, read_only=True) as reader:
             assert state(reader) == [(i, *content) for i, content in records.items()], f"{name}: not noticed"
+        report = verify(path, threads=1)
+        assert report.ok, f"{name}: not noticed, {report.findings}"
     if db is not None:
         db.close(compact=False)
     if caught is not None:
         return "caught"
     return "harmless" if met or name is None else "not met"
+
+
+PAIRS = [
+    *((name, operation) for name in CASES for operation in OPERATIONS),
+    *((name, operation) for name in INDEX_CASES for operation in INDEX_OPERATIONS),
+]
+"""Each case, with each operation that may meet it."""
 
 
 @dataclass
@@ -373,12 +512,11 @@ class SabotageTally:
 def run(*, part: tuple[int, int] = (0, 1)) -> SabotageTally:
     """Try every case in every operation, with every compression; of the cases only every n-th."""
     tally = SabotageTally()
-    for name in list(CASES)[part[0] :: part[1]]:
-        for operation in OPERATIONS:
-            for compression in ("none", "lz4", "zstd:1"):
-                with tempfile.TemporaryDirectory() as folder:
-                    result = attempt(name, operation, compression, Path(folder))
-                tally.happened += result != "not met"
-                tally.caught += result == "caught"
-                tally.harmless += result == "harmless"
+    for name, operation in PAIRS[part[0] :: part[1]]:
+        for compression in ("none", "lz4", "zstd:1"):
+            with tempfile.TemporaryDirectory() as folder:
+                result = attempt(name, operation, compression, Path(folder))
+            tally.happened += result != "not met"
+            tally.caught += result == "caught"
+            tally.harmless += result == "harmless"
     return tally

@@ -19,8 +19,7 @@ from iqdb_core.storage.files import FileSystem
 SEED = 3
 
 
-@pytest.mark.parametrize("operation", sabotage.OPERATIONS)
-@pytest.mark.parametrize("name", sabotage.CASES)
+@pytest.mark.parametrize(("name", "operation"), sabotage.PAIRS)
 def test_it_is_caught_before_the_rename_and_nothing_is_changed(
     name: str, operation: str, tmp_path: Path
 ) -> None:
@@ -40,9 +39,11 @@ def test_every_case_happens_somewhere_and_is_caught_there(tmp_path: Path) -> Non
 
     for name in sabotage.CASES:
         assert any(is_caught(name, operation) for operation in ("recompress", "bulk")), name
+    for name in sabotage.INDEX_CASES:
+        assert any(is_caught(name, operation) for operation in ("compact ivf", "import hnsw")), name
 
 
-@pytest.mark.parametrize("operation", sabotage.OPERATIONS)
+@pytest.mark.parametrize("operation", sabotage.OPERATIONS + sabotage.INDEX_OPERATIONS)
 def test_without_sabotage_it_works(operation: str, tmp_path: Path) -> None:
     assert sabotage.attempt(None, operation, "none", tmp_path) == "harmless"
 

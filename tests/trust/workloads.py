@@ -19,6 +19,7 @@ from iqdb_core.records import Ids, MetadataColumns, RecordBatch
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from iqdb_core import CacheConfig
     from iqdb_core.config import IndexConfig
     from iqdb_core.storage.files import FileSystem
 
@@ -90,6 +91,7 @@ class Work:
     Attributes:
         versions: the records of each version; version 0 is "there is no database".
         acked: the last version whose write returned.
+        cache: settings of the result cache of the handles; None: they have none.
         auto_compact: rows of the delta at which the handles fold by themselves; None: they do not.
         db: the open handle.
     """
@@ -102,6 +104,7 @@ class Work:
         self.versions: list[Contents] = [None]
         self.acked = 0
         self.auto_compact: int | None = None
+        self.cache: CacheConfig | None = None
         self.db: Iqdb = None  # type: ignore[assignment]
         self._seed = 0
 
@@ -110,7 +113,8 @@ class Work:
         """The settings of a handle."""
         # The timer never comes: `sync` does what it would do, at moments that the workload chooses.
         policy = FsyncPolicy.periodic(86_400) if self.policy == "periodic" else FsyncPolicy(self.policy)
-        return {"fsync": policy, "threads": 1, "auto_compact": self.auto_compact}
+        settings = {"fsync": policy, "threads": 1, "auto_compact": self.auto_compact}
+        return settings if self.cache is None else {**settings, "cache": self.cache}
 
     @property
     def now(self) -> dict[Any, tuple[bytes, Any]]:
@@ -146,6 +150,11 @@ class Work:
         self.acked = version
         self.trace.ack(version, durable=durable)
         return result
+
+    def create_in_memory(self, **settings: Any) -> None:
+        """Create a database that has no file."""
+        config = IqdbConfig(dim=DIM, metric="euclidean", **{**self.settings, **settings})
+        self.db = self.step({}, lambda: Iqdb.open_in_memory_with(config), index=config.index)
 
     def create(self, **settings: Any) -> None:
         """Create the database and keep it open."""

@@ -21,7 +21,7 @@ from iqdb_core.records import MetadataColumns, RecordBatch
 from iqdb_core.storage import metadata_sections, section_stream, snapshot_writer
 from iqdb_core.storage.files import OS_FILES
 from iqdb_core.storage.layout import GROUP_ROWS
-from iqdb_core.storage.read_back import read_back_digest, sync_and_read_back
+from iqdb_core.storage.read_back import read_back, sync_and_read_back
 from iqdb_core.storage.snapshot import Snapshot
 from iqdb_core.storage.snapshot_writer import SnapshotWriter
 
@@ -105,7 +105,7 @@ def test_bytes_do_not_depend_on_threads_spools_or_sink(
     batch = records([f"id {i * 7919 % 20_000}" for i in range(20_000)], 16, TAGS * 200)
     expected = image(batch, compression)
     monkeypatch.setattr(section_stream, "_SPOOL_BYTES", 5000)
-    monkeypatch.setattr(section_stream, "_BUFFER_BYTES", 7000)
+    monkeypatch.setattr(section_stream, "_WRITE_BYTES", 7000)
     monkeypatch.setattr(section_stream, "_WRITEBACK_BYTES", 9000)
     monkeypatch.setattr(snapshot_writer, "_OVERLAP_BYTES", 1)
     file = OS_FILES.create_temporary(str(tmp_path / "db"))
@@ -116,7 +116,7 @@ def test_bytes_do_not_depend_on_threads_spools_or_sink(
     assert Path(file.path).read_bytes() == expected
     assert summary.file_bytes == len(expected)
     assert summary.identity == Snapshot.from_buffer(expected).identity
-    assert sync_and_read_back(file, threads=2) == summary.digest == batch_digest(batch)
+    assert sync_and_read_back(file, threads=2).digest == summary.digest == batch_digest(batch)
     OS_FILES.close(file)
     assert [entry.name for entry in tmp_path.iterdir()] == [Path(file.path).name]
 
@@ -358,10 +358,10 @@ def test_a_full_disk_while_vectors_stream_reaches_the_caller(
     config: Callable[..., dict[str, Any]],
     database_id: bytes,
 ) -> None:
-    files.fail = {"write": 1}
     file = files.create_temporary(str(tmp_path / "db"))
     with SnapshotWriter(file, config(128), database_id, files) as writer:
         writer.append(records(4096, 128))
+        files.fail = {"write": 1}
         with pytest.raises(FileIOError, match="No space left"):
             writer.append(records(range(5000, 9096), 128))
 
@@ -383,13 +383,13 @@ def test_reading_back_finds_every_changed_block(
         places += [section.entry.checksums_offset for section in snapshot.sections.values()]
         file = OS_FILES.create(str(tmp_path / f"db-{compression}"))
         OS_FILES.write(file, whole, 0)
-        assert read_back_digest(file) == batch_digest(batch)
+        assert read_back(file).digest == batch_digest(batch)
         for place in places:
             OS_FILES.write(file, bytes([whole[place] ^ 1]), place)
             with pytest.raises(ChecksumError):
-                read_back_digest(file)
+                read_back(file)
             OS_FILES.write(file, whole[place : place + 1], place)
-        assert read_back_digest(file, threads=2) == batch_digest(batch)
+        assert read_back(file, threads=2).digest == batch_digest(batch)
         OS_FILES.close(file)
 
 
@@ -407,7 +407,7 @@ def test_reading_back_computes_the_digest_from_the_records(
         writer.append_rows(source, 0, 99)
         writer.finish(source.digest)
     assert Snapshot.open(file.path).digest == source.digest
-    assert read_back_digest(file) == batch_digest(batch.slice(0, 99)) != source.digest
+    assert read_back(file).digest == batch_digest(batch.slice(0, 99)) != source.digest
     OS_FILES.close(file)
 
 
@@ -444,7 +444,7 @@ def test_memory_stays_bounded_by_a_batch(
             ids = np.arange(start, start + 16384, dtype=np.uint64)
             writer.append(RecordBatch(type(batch.ids)(ids), vectors))
         writer.finish()
-    read_back_digest(file, threads=2)
+    read_back(file, threads=2)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert OS_FILES.status(file).st_size > 160 << 20
     assert grown * (1 if os.uname().sysname == "Darwin" else 1024) < 64 << 20
