@@ -156,6 +156,11 @@ class StoredCodes:
             meaning; then the outputs mean nothing.
         """
 
+def mask_within(columns: list, int_low: int, int_high: int, float_low: float, float_high: float, inverted: bool, mask: Buffer) -> None:
+    """
+    Set the bits of `mask` that belong to values in a closed interval, or outside of it if `inverted`; NaN is outside of all. Each column is a tuple: its first row, how many rows it covers, an int64 or float64 value for each row that has one, and the bitmap of those rows (None: all).
+    """
+
 def coarsen_codes(codes: Buffer, out_coarse: Buffer, out_lengths: Buffer, threads: int = 1) -> None:
     """
     Keep the upper four bits of codes (uint8[n, stride]).
