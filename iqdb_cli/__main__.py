@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 
 
@@ -10,6 +11,8 @@ def main() -> int:
     """Run the command that `sys.argv` holds and return the exit status."""
     # Starting allocates much and frees nothing, so collecting garbage meanwhile is wasted.
     gc.disable()
+    # Our kernels do all arithmetic. NumPy's library for matrices need not start threads for it.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         from iqdb_cli.exit_codes import guarded
 

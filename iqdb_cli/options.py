@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import typer
@@ -28,6 +29,26 @@ Threads = Annotated[
         max=1024,
         help="Use N threads. The default is IQDB_NUM_THREADS if it is set, else all cores. The results are "
         "the same for any number.",
+    ),
+]
+
+
+def _finite(seconds: float) -> float:
+    if not math.isfinite(seconds):
+        message = "it must be a finite number of seconds"
+        raise typer.BadParameter(message)
+    return seconds
+
+
+Wait = Annotated[
+    float,
+    typer.Option(
+        "--wait",
+        metavar="SECONDS",
+        min=0,
+        callback=_finite,
+        help="While another process has the database open for writing, wait up to SECONDS for it to end "
+        "before giving up with exit status 5.",
     ),
 ]
 

@@ -437,3 +437,13 @@ def parse_jsonl(data: Buffer, *, first_line: int = 1, id_field: str | None = Non
     Raises:
         JsonlError: a line is not as above, has a key twice, or exceeds a limit.
     """
+
+def copy_vector(vector: object, dim: int) -> bytes | None:
+    """
+    A copy of a float32[dim] buffer whose components are finite; None for anything else.
+    """
+
+def encode_frame(header: Buffer, parts: Sequence[Buffer], seed: int) -> bytes:
+    """
+    A log frame: the header of 40 bytes, whose last four become the checksum, and the parts of its body. `seed` is the CRC-32C of the database id.
+    """

@@ -76,17 +76,23 @@ class AsyncIqdb(AsyncSearching, AsyncTuning):
         dim: int,
         metric: DistanceMetric | str = DistanceMetric.COSINE,
         *,
+        lock_wait: float = 0,
         workers: int | None = None,
     ) -> Self:
         """Open a database for writing, or create it when nothing is at the path; see `Iqdb.open`."""
-        return await cls._opened(workers, Iqdb.open, path, dim, metric)
+        return await cls._opened(workers, Iqdb.open, path, dim, metric, lock_wait=lock_wait)
 
     @classmethod
     async def open_with(
-        cls, path: str | os.PathLike[str], config: IqdbConfig, *, workers: int | None = None
+        cls,
+        path: str | os.PathLike[str],
+        config: IqdbConfig,
+        *,
+        lock_wait: float = 0,
+        workers: int | None = None,
     ) -> Self:
         """Open a database for writing, or create it; see `Iqdb.open_with`."""
-        return await cls._opened(workers, Iqdb.open_with, path, config)
+        return await cls._opened(workers, Iqdb.open_with, path, config, lock_wait=lock_wait)
 
     @classmethod
     async def open_existing(
@@ -98,6 +104,7 @@ class AsyncIqdb(AsyncSearching, AsyncTuning):
         threads: int | None = None,
         auto_compact: int | Literal["auto"] | None = "auto",
         cache: CacheConfig | None = None,
+        lock_wait: float = 0,
         files: FileSystem | None = None,
         workers: int | None = None,
     ) -> Self:
@@ -111,6 +118,7 @@ class AsyncIqdb(AsyncSearching, AsyncTuning):
             threads=threads,
             auto_compact=auto_compact,
             cache=cache,
+            lock_wait=lock_wait,
             files=files,
         )
 

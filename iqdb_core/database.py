@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from iqdb_core import opening
+from iqdb_core._kernels import copy_vector
+from iqdb_core.lock_wait import check_lock_wait
 from iqdb_core.search import vector_buffer
 from iqdb_core.search_request import at_least_one, parsed_filter
 from iqdb_core.searching import Searching
@@ -54,6 +56,8 @@ class Iqdb(Searching, Tuning):
         path: str | os.PathLike[str],
         dim: int,
         metric: DistanceMetric | str = DistanceMetric.COSINE,
+        *,
+        lock_wait: float = 0,
     ) -> Iqdb:
         """Open a database for writing, or create it when nothing is at the path.
 
@@ -61,8 +65,10 @@ class Iqdb(Searching, Tuning):
             path: the file. Its directory must exist. A symbolic link is followed.
             dim: components of a vector.
             metric: the distance, also by name.
+            lock_wait: seconds to wait while another handle has it open for writing.
 
         Raises:
+            InvalidParameterError: `lock_wait` is negative or not finite.
             ConfigConflictError: the file has another dimension or metric.
             LockedError: another handle has it open for writing.
             PersistError: a leaf says what else is wrong with the file.
@@ -70,11 +76,11 @@ class Iqdb(Searching, Tuning):
         from iqdb_core.config import IqdbConfig
 
         config = IqdbConfig(dim=dim, metric=DistanceMetric.parse(metric))
-        return cls(opening.open_or_create(path, config, check_index=False))
+        return cls(opening.open_or_create(path, config, check_index=False, lock_wait=lock_wait))
 
     @classmethod
-    def open_with(cls, path: str | os.PathLike[str], config: IqdbConfig) -> Iqdb:
-        """Open a database for writing, or create it, with a whole configuration.
+    def open_with(cls, path: str | os.PathLike[str], config: IqdbConfig, *, lock_wait: float = 0) -> Iqdb:
+        """Open a database for writing, or create it, with a whole configuration; see `open`.
 
         Raises:
             ConfigConflictError: the file says otherwise in dimension, metric, index, compression
@@ -83,7 +89,7 @@ class Iqdb(Searching, Tuning):
             LockedError: another handle has it open for writing.
             PersistError: a leaf says what else is wrong with the file.
         """
-        return cls(opening.open_or_create(path, config, check_index=True))
+        return cls(opening.open_or_create(path, config, check_index=True, lock_wait=lock_wait))
 
     @classmethod
     def open_existing(
@@ -95,6 +101,7 @@ class Iqdb(Searching, Tuning):
         threads: int | None = None,
         auto_compact: int | Literal["auto"] | None = "auto",
         cache: CacheConfig | None = None,
+        lock_wait: float = 0,
         files: FileSystem | None = None,
     ) -> Iqdb:
         """Open a database that is there; dimension, metric and index are the file's.
@@ -107,18 +114,21 @@ class Iqdb(Searching, Tuning):
             threads: threads that a search may use; None: `IQDB_NUM_THREADS`, else all cores.
             auto_compact: rows at which the handle compacts by itself; see `IqdbConfig`.
             cache: settings of a cache of search results; None is no cache.
+            lock_wait: seconds to wait while another handle has it open for writing.
             files: replaces the file layer, for tests.
 
         Raises:
             DatabaseNotFoundError: nothing is at the path.
+            InvalidParameterError: `lock_wait` is negative or not finite.
             LockedError: another handle has it open for writing, and so wants this one.
             PersistError: a leaf says what else is wrong with the file.
         """
         settings = opening.HandleSettings(fsync, threads, auto_compact, cache)
         chosen = OS_FILES if files is None else files
         if read_only:
+            check_lock_wait(lock_wait)
             return cls(opening.open_for_reading(path, settings, chosen))
-        return cls(opening.open_for_writing(path, settings, chosen))
+        return cls(opening.open_for_writing(path, settings, chosen, lock_wait=lock_wait))
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], config: IqdbConfig) -> Iqdb:
@@ -232,9 +242,12 @@ class Iqdb(Searching, Tuning):
             VectorIndexError: a leaf says what is not acceptable.
             PersistError: the record was not stored.
         """
+        store = self._store
         record_id = validate_id(id)
-        checked = vector_buffer(vector, self.dim, "vector")
-        self._store.upsert_one(record_id, checked.tobytes(), validate_metadata(metadata))
+        components = copy_vector(vector, store.dim)
+        if components is None:
+            components = vector_buffer(vector, store.dim, "vector").tobytes()
+        store.upsert_one(record_id, components, None if metadata is None else validate_metadata(metadata))
 
     def upsert_many(
         self,

@@ -20,12 +20,17 @@ from iqdb_core.records import Ids, MetadataColumns, RecordBatch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import TypeAlias
 
     from numpy.typing import NDArray
 
     from iqdb_core.filters import Filter
     from iqdb_core.index.protocol import Buffer
     from iqdb_core.types import MetadataValue, VectorId
+
+    _Parts: TypeAlias = tuple[
+        tuple[MetadataColumns, ...], tuple[int, ...], list[dict[str, MetadataValue] | None]
+    ]
 
 # Fewer rows than this wait as dicts in the tail and are evaluated one by one; more become columns.
 _TAIL_ROWS = 512
@@ -85,13 +90,12 @@ class MetadataRows:
 class _MetadataLog:
     """The growing side of `MetadataRows`. A list once published is only appended to."""
 
-    __slots__ = ("_sealed", "_starts", "_tail", "n_rows")
+    __slots__ = ("_tail", "parts")
 
     def __init__(self) -> None:
-        self._sealed: tuple[MetadataColumns, ...] = ()
-        self._starts: tuple[int, ...] = (0,)
         self._tail: list[dict[str, MetadataValue] | None] = []
-        self.n_rows = 0
+        self.parts: _Parts = (), (0,), self._tail
+        """What `MetadataRows` takes: sealed columns, the rows where they start, the tail."""
 
     def append(self, columns: MetadataColumns | None, n_rows: int) -> None:
         if n_rows >= _BATCH_ROWS:
@@ -101,27 +105,23 @@ class _MetadataLog:
             self._tail.extend([None] * n_rows)
         else:
             self._tail.extend(columns.to_dicts())
-        self.n_rows += n_rows
         if len(self._tail) >= _TAIL_ROWS:
             self._seal_tail()
 
     def append_one(self, metadata: dict[str, MetadataValue] | None) -> None:
         self._tail.append(metadata)
-        self.n_rows += 1
         if len(self._tail) >= _TAIL_ROWS:
             self._seal_tail()
 
     def _seal_tail(self) -> None:
         if self._tail:
-            self._add(MetadataColumns.from_dicts(self._tail))
+            columns = MetadataColumns.from_dicts(self._tail)
             self._tail = []
+            self._add(columns)
 
     def _add(self, columns: MetadataColumns) -> None:
-        self._sealed = (*self._sealed, columns)
-        self._starts = (*self._starts, self._starts[-1] + columns.n_rows)
-
-    def view(self) -> MetadataRows:
-        return MetadataRows(self._sealed, self._starts, self._tail, self.n_rows)
+        sealed, starts, _ = self.parts
+        self.parts = (*sealed, columns), (*starts, starts[-1] + columns.n_rows), self._tail
 
 
 class DeltaView:
@@ -136,24 +136,46 @@ class DeltaView:
         metadata: the rows' metadata.
     """
 
-    __slots__ = ("_ids", "live", "metadata", "n_live", "n_rows", "places", "vectors")
+    # Every write makes a view, and most are never looked at: so a view is made of what is there, and
+    # what readers want of it is made for them.
+    __slots__ = ("_ids", "_metadata", "_parts", "_places", "_vectors", "live", "n_live", "n_rows")
 
     def __init__(
         self,
+        n_rows: int,
         vectors: NDArray[np.float32],
         places: NDArray[np.int64],
         live: bytearray | None,
         n_live: int,
         ids: list[VectorId],
-        metadata: MetadataRows,
+        parts: _Parts,
     ) -> None:
-        self.n_rows = len(vectors)
+        self.n_rows = n_rows
         self.n_live = n_live
-        self.vectors = vectors
-        self.places = places
+        self._vectors = vectors
+        self._places = places
         self.live = live
         self._ids = ids
-        self.metadata = metadata
+        self._parts = parts
+        self._metadata: MetadataRows | None = None
+
+    @property
+    def vectors(self) -> NDArray[np.float32]:
+        """The vectors of the rows."""
+        return self._vectors[: self.n_rows]
+
+    @property
+    def places(self) -> NDArray[np.int64]:
+        """The rows' places in insertion order."""
+        return self._places[: self.n_rows]
+
+    @property
+    def metadata(self) -> MetadataRows:
+        """The rows' metadata."""
+        rows = self._metadata
+        if rows is None:
+            rows = self._metadata = MetadataRows(*self._parts, self.n_rows)
+        return rows
 
     def id_at(self, row: int) -> VectorId:
         """Return the id of a row."""
@@ -228,8 +250,8 @@ class Delta:
         """Rows of the snapshot that are neither replaced nor deleted."""
         self._rows: dict[VectorId, int] = {}
         self._ids: list[VectorId] = []
-        self._vectors = np.empty((_FIRST_CAPACITY, dim), np.float32)
-        self._places = np.empty(_FIRST_CAPACITY, np.int64)
+        self._capacity = 0
+        self._hold(np.empty((_FIRST_CAPACITY, dim), np.float32), np.empty(_FIRST_CAPACITY, np.int64))
         self._live = Bitmap(_FIRST_CAPACITY, filled=False)
         self._metadata = _MetadataLog()
         self._next_place = n_base_rows
@@ -261,16 +283,22 @@ class Delta:
     def reserve(self, n_rows: int) -> None:
         """Make room for `n_rows` more rows, so that applying a logged batch cannot fail for memory."""
         wanted = len(self._ids) + n_rows
-        capacity = len(self._places)
-        if wanted > capacity:
-            capacity = max(wanted, 2 * capacity)
+        if wanted > self._capacity:
+            capacity = max(wanted, 2 * self._capacity)
             # Published views keep the old arrays, whose rows never change.
             vectors = np.empty((capacity, self.dim), np.float32)
             vectors[: len(self._ids)] = self._vectors[: len(self._ids)]
             places = np.empty(capacity, np.int64)
             places[: len(self._ids)] = self._places[: len(self._ids)]
-            self._vectors, self._places = vectors, places
-        self._live.reserve(capacity)
+            self._live.reserve(capacity)
+            self._hold(vectors, places)
+
+    def _hold(self, vectors: NDArray[np.float32], places: NDArray[np.int64]) -> None:
+        self._vectors, self._places = vectors, places
+        self._capacity = len(places)
+        # Single rows are written without NumPy, whose calls cost several times as much.
+        self._vector_bytes = vectors.data.cast("B")
+        self._place_items = places.data
 
     def upsert(self, batch: RecordBatch, base_rows: NDArray[np.int64]) -> None:
         """Append records with distinct ids.
@@ -310,20 +338,22 @@ class Delta:
         base_row: int,
     ) -> None:
         """Append one record; the same as `upsert` with a batch of one, for less."""
-        self.reserve(1)
         row = len(self._ids)
+        if row == self._capacity:
+            self.reserve(1)
         old = self._rows.get(record_id, -1)
         if old >= 0:
-            self._places[row] = self._places[old]
+            self._place_items[row] = self._place_items[old]
             self._live.clear_one(old)
         elif base_row >= 0 and self.base_live.is_set(base_row):
-            self._places[row] = base_row
+            self._place_items[row] = base_row
             self.base_live.clear_one(base_row)
         else:
-            self._places[row] = self._next_place
+            self._place_items[row] = self._next_place
             self._next_place += 1
-        self._vectors[row] = np.frombuffer(vector, np.float32)
-        self._live.append_ones(row, row + 1)
+        start = row * len(vector)
+        self._vector_bytes[start : start + len(vector)] = vector
+        self._live.bits[row >> 3] |= 1 << (row & 7)
         self._metadata.append_one(metadata)
         self._ids.append(record_id)
         self._rows[record_id] = row
@@ -357,4 +387,4 @@ class Delta:
         n = len(self._ids)
         n_live = len(self._rows)
         live = None if n_live == n else self._live.bits
-        return DeltaView(self._vectors[:n], self._places[:n], live, n_live, self._ids, self._metadata.view())
+        return DeltaView(n, self._vectors, self._places, live, n_live, self._ids, self._metadata.parts)

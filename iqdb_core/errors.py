@@ -279,8 +279,12 @@ class NotRepresentableError(PersistError):
 class LockedError(PersistError):
     """Another process is writing to the database."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        super().__init__(path, "another process has it open for writing; try again when it is done")
+    def __init__(self, path: str | os.PathLike[str], waited_seconds: float = 0) -> None:
+        self.waited_seconds = waited_seconds
+        doing = "has it open for writing"
+        if waited_seconds:
+            doing = f"still has it open for writing after {waited_seconds:g} s of waiting"
+        super().__init__(path, f"another process {doing}; try again when it is done")
 
 
 class ReadOnlyError(PersistError):

@@ -62,7 +62,9 @@ class LogLink:
         return self._writer is not None
 
     def size_bytes(self) -> int:
-        """Return the length of the log file, 0 when there is none."""
+        """Return the length of the log, 0 when there is none; without the room for frames to come."""
+        if self._writer is not None:
+            return self._writer.size
         status = self._files.status_at(self._path) if self.exists else None
         return 0 if status is None else status.st_size
 
@@ -74,7 +76,10 @@ class LogLink:
         self, record_id: VectorId, vector: bytes, metadata: Mapping[str, MetadataValue] | None
     ) -> None:
         """Append one upserted record, as `append_upsert` would."""
-        self._ready().append_single_upsert(record_id, vector, metadata)
+        writer = self._writer
+        if writer is None:
+            writer = self._ready()
+        writer.append_single_upsert(record_id, vector, metadata)
 
     def append_delete(self, ids: Ids) -> None:
         """Append one frame of deleted ids."""
@@ -89,7 +94,9 @@ class LogLink:
         """Remove the log for good; its snapshot holds everything, durably."""
         if not self.exists:
             return
-        self.close()
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close(cut=False)
         self._contents = None
         self._files.unlink(self._path)
         self._files.sync_directory(self._path)

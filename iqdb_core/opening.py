@@ -22,6 +22,7 @@ from iqdb_core.errors import (
     SnapshotMissingError,
     UnsupportedVersionError,
 )
+from iqdb_core.lock_wait import check_lock_wait, when_unlocked
 from iqdb_core.log_link import log_path
 from iqdb_core.storage.files import OS_FILES, FileSystem, OpenFile
 from iqdb_core.storage.snapshot import Snapshot
@@ -74,19 +75,25 @@ class HandleSettings:
 
 
 def open_for_writing(
-    path: str | os.PathLike[str], settings: HandleSettings, files: FileSystem = OS_FILES
+    path: str | os.PathLike[str],
+    settings: HandleSettings,
+    files: FileSystem = OS_FILES,
+    *,
+    lock_wait: float = 0,
 ) -> Store:
-    """Lock and open an existing database.
+    """Lock and open an existing database; `lock_wait` is the time to wait for the lock, in seconds.
 
     Raises:
         DatabaseNotFoundError: there is none.
+        InvalidParameterError: `lock_wait` is no time.
         LegacyFormatError: it is one of iqdb 1.x.
         LockedError: another handle has it open for writing.
         DamagedError, UnsupportedVersionError, UnsupportedFeatureError, NotADatabaseError: a leaf
             says what is wrong with it.
     """
     real = files.resolve(path)
-    file = _lock(real, path, files)
+    check_lock_wait(lock_wait)
+    file = when_unlocked(lambda: _lock(real, path, files), lock_wait)
     try:
         snapshot = Snapshot.open(real, files, file=file)
         snapshot.check_writable()
@@ -221,6 +228,8 @@ def _read(file: OpenFile, real: str, settings: HandleSettings, files: FileSystem
         with read_log(path, snapshot.database_id, snapshot.identity, snapshot.dim, files) as contents:
             if contents.n_frames and not contents.stale:
                 store.replay(contents)
+            if contents.torn_bytes or contents.room_bytes:
+                store.log_end = contents.valid_bytes
     return store if _is_at(files, file, real) else None
 
 
@@ -306,7 +315,12 @@ def open_in_memory(config: IqdbConfig, files: FileSystem = OS_FILES) -> Store:
 
 
 def open_or_create(
-    path: str | os.PathLike[str], config: IqdbConfig, *, check_index: bool, files: FileSystem = OS_FILES
+    path: str | os.PathLike[str],
+    config: IqdbConfig,
+    *,
+    check_index: bool,
+    lock_wait: float = 0,
+    files: FileSystem = OS_FILES,
 ) -> Store:
     """Open a database, or create it when nothing is at the path.
 
@@ -315,13 +329,13 @@ def open_or_create(
     """
     settings = HandleSettings.of(config)
     try:
-        store = open_for_writing(path, settings, files)
+        store = open_for_writing(path, settings, files, lock_wait=lock_wait)
     except DatabaseNotFoundError:
         try:
             return create(path, config, files)
         except DatabaseExistsError:
             # Somebody else was faster. What they made is opened as if it had been there before.
-            store = open_for_writing(path, settings, files)
+            store = open_for_writing(path, settings, files, lock_wait=lock_wait)
     try:
         check_conflicts(store, config, check_index=check_index)
     except BaseException:
@@ -367,13 +381,40 @@ def check_conflicts(store: Store, config: IqdbConfig, *, check_index: bool) -> N
         raise conflict("database_id", config.database_id.hex(), stored.database_id.hex(), _FIXED)
 
 
+def _has_next_frame(store: Store, files: FileSystem) -> bool:
+    """Say whether a frame stands by now where the last reading of the log found none but room for one.
+
+    A frame written there leaves the file's length as it is, and its time too, as long as the system's
+    clock has not ticked since.
+    """
+    if store.log_end is None:
+        return False
+    from iqdb_core._kernels import crc32c
+    from iqdb_core.storage.log_scan import LogBytes, whole_frame
+
+    try:
+        file = files.open_read(log_path(store.path))
+    except FileIOError:
+        return True  # it was there a moment ago: opening anew says what has become of it
+    try:
+        status = files.status(file)
+        assert store.log_status is not None
+        if (status.st_dev, status.st_ino) != store.log_status[:2] or status.st_size < store.log_end:
+            return True  # the log was folded in meanwhile, and this is another one
+        log = LogBytes(file, files, status.st_size, window_bytes=1)
+        seed = crc32c(store.view().base.snapshot.database_id)
+        return whole_frame(log, store.log_end, seed) is not None
+    finally:
+        files.close(file)
+
+
 def refreshed(store: Store) -> Store | None:
     """Return a read-only store of what is on disk now, or None when that is what `store` has."""
     files = store.files
     snapshot = store.view().base.snapshot
     there = files.status_at(store.path)
     same = there is not None and (there.st_dev, there.st_ino) == snapshot.inode
-    if same and log_status(files, store.path) == store.log_status:
+    if same and log_status(files, store.path) == store.log_status and not _has_next_frame(store, files):
         return None
     settings = HandleSettings(store.fsync, store.threads, store.auto_compact)
     return open_for_reading(store.path, settings, files)

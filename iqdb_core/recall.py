@@ -47,7 +47,8 @@ class RecallPoint(PlainFields):
 
     Attributes:
         value: the setting of `ef` or `n_probes`.
-        plan: what the index did: "graph", "matches", "lists", or "scan" where comparing everything costs less.
+        plan: what the index did: "graph", "matches", "lists", or "scan" where comparing everything costs
+            less.
         recall_mean: the share of the k nearest records that was found, the mean over the queries.
         recall_p5: the same at the fifth percentile: 95 of 100 queries find at least this much.
         recall_worst: the same of the query that found the least.

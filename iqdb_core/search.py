@@ -129,10 +129,9 @@ def search_candidates(
 
 def _decode(snapshot: Snapshot, mask: Buffer | None, threads: int) -> None:
     """Decode the compressed vectors of all candidates; of few candidates just those."""
-    if mask is not None:
-        if count_ones(mask, snapshot.n_rows) * _FEW_CANDIDATES < snapshot.n_rows:
-            snapshot.ensure_vectors(rows_of(bytes(mask), snapshot.n_rows))
-            return
+    if mask is not None and count_ones(mask, snapshot.n_rows) * _FEW_CANDIDATES < snapshot.n_rows:
+        snapshot.ensure_vectors(rows_of(bytes(mask), snapshot.n_rows))
+        return
     snapshot.ensure_vectors(threads=threads)
 
 

@@ -13,6 +13,7 @@ reason that the data gives.
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from typing import TYPE_CHECKING, Literal
 
@@ -58,6 +59,7 @@ class Store:
         cache: CacheConfig | None = None,
     ) -> None:
         self.path = snapshot.path
+        self.dim = snapshot.dim
         self.in_memory = lock_file is None and not read_only
         self.files = files
         self.read_only = read_only
@@ -68,11 +70,12 @@ class Store:
         self.lock_file = lock_file
         self.log: LogLink | None = None
         self.log_status: tuple[int, int, int, int] | None = None
+        self.log_end: int | None = None
         self.auto_fold_error: str | None = None
         self.legacy: LegacyFacts | None = None
         self._publication = threading.Lock()
         self._poison: str | None = None
-        self._auto_fold_at = 0
+        self._fold_at = self._auto_limit(snapshot.n_rows)
         self._delta: Delta | None = None
         self.cache: ResultCache | None = None
         if cache is not None:
@@ -186,28 +189,42 @@ class Store:
                     self._pin(delta)
                     delta.upsert(batch, base_rows)
                     self._publish()
-            self._fold_when_due()
+            if delta.weight >= self._fold_at:
+                self._fold_now()
 
     def upsert_one(
         self, record_id: VectorId, vector: bytes, metadata: dict[str, MetadataValue] | None
     ) -> None:
         """Log and apply one valid record; `vector` is its float32 components."""
+        # Behind a sync this runs with cold caches and each call counts: so there are few of them.
         with self.write_lock:
-            self.check_writable()
-            delta = self._ready_delta()
+            view = self._view
+            if view is None or self.read_only or self._poison is not None:
+                self.check_writable()
+            assert view is not None
+            delta = self._delta
+            if delta is None:
+                delta = self._ready_delta()
             # A record of the delta has hidden the snapshot's with the same id, if there is one.
             base_row = -1
-            if delta.find(record_id) < 0:
-                base_row = self.view().base.lookup.find(record_id)
+            if delta.n_base_rows and delta.find(record_id) < 0:
+                base_row = view.base.lookup.find(record_id)
             delta.reserve(1)
-            with _Logged(self):
-                if self.log is not None:
-                    self.log.append_single_upsert(record_id, vector, metadata)
+            log = self.log
+            n_frames = 0 if log is None else log.n_frames
+            try:
+                if log is not None:
+                    log.append_single_upsert(record_id, vector, metadata)
                 with self._publication:
-                    self._pin(delta)
+                    if view.leases:
+                        delta.pin()
                     delta.upsert_one(record_id, vector, metadata, base_row)
                     self._publish()
-            self._fold_when_due()
+            except BaseException as error:
+                self.judge_failure(error, n_frames)
+                raise
+            if delta.weight >= self._fold_at:
+                self._fold_now()
 
     def delete(self, ids: Sequence[VectorId]) -> int:
         """Log and apply the removal of those of distinct valid ids that are there; return how many."""
@@ -228,7 +245,8 @@ class Store:
                     self._pin(delta)
                     delta.delete(found, base_rows[present])
                     self._publish()
-            self._fold_when_due()
+            if delta.weight >= self._fold_at:
+                self._fold_now()
             return len(found)
 
     def replay(self, contents: LogContents) -> None:
@@ -275,9 +293,12 @@ class Store:
         delta = self._delta
         assert view is not None
         assert delta is not None
-        hidden = delta.base_live.n_zeros
-        live = delta.base_live.bits if hidden else None
-        self._show(View(view.base, live, delta.n_base_rows - hidden, delta.view()))
+        base_live = delta.base_live
+        hidden = base_live.n_zeros
+        live = base_live.bits if hidden else None
+        view = self._view = View(view.base, live, delta.n_base_rows - hidden, delta.view())
+        if self.cache is not None:
+            self.cache.renew(view)
 
     def _show(self, view: View | None) -> None:
         """Let everything that begins from now on see `view`. Called under the publication lock."""
@@ -293,6 +314,19 @@ class Store:
                 self.cache = cache
                 cache.renew(self._view)
 
+    def judge_failure(self, error: BaseException, n_frames: int) -> None:
+        """Poison the store unless log and delta still agree; `n_frames` were in the log before."""
+        if isinstance(error, BatchTooLargeError):
+            return
+        log = self.log
+        if isinstance(error, PersistError):
+            # A log that could not even be made leaves nothing behind; everything else is unsure.
+            if log is None or log.open:
+                self.poison(error)
+        elif log is None or log.n_frames != n_frames:
+            # Interrupted between log and delta.
+            self.poison(error)
+
     # --- Folding --------------------------------------------------------------------------------
 
     @property
@@ -300,15 +334,14 @@ class Store:
         """Rows of the delta and hidden rows of the snapshot."""
         return 0 if self._delta is None else self._delta.weight
 
-    def _fold_when_due(self) -> None:
+    def _auto_limit(self, n_rows: int) -> int:
+        """Return the weight of the delta at which the store folds by itself."""
         limit = self.auto_compact
         if limit is None:
-            return
-        if limit == "auto":
-            limit = max(_MIN_AUTO_FOLD, self.view().base.snapshot.n_rows // _AUTO_FOLD_SHARE)
-        weight = self.delta_weight
-        if weight < max(limit, self._auto_fold_at):
-            return
+            return sys.maxsize
+        return max(_MIN_AUTO_FOLD, n_rows // _AUTO_FOLD_SHARE) if limit == "auto" else limit
+
+    def _fold_now(self) -> None:
         from iqdb_core.fold import fold
 
         try:
@@ -317,13 +350,12 @@ class Store:
             # The write that came before is acknowledged and durable whatever becomes of the fold, so
             # its caller gets no error. Folding is tried again when the delta has doubled.
             self.auto_fold_error = str(error)
-            self._auto_fold_at = 2 * weight
+            self._fold_at = 2 * self.delta_weight
             import warnings
 
             warnings.warn(f"automatic compaction failed: {error}", RuntimeWarning, stacklevel=4)
         else:
             self.auto_fold_error = None
-            self._auto_fold_at = 0
 
     def install(self, snapshot: Snapshot, lock_file: OpenFile | None) -> None:
         """Go on with a new snapshot that holds everything. Searches at work finish on the old one."""
@@ -331,6 +363,7 @@ class Store:
         with self._publication:
             self._delta = None
             self._show(View(base, None, snapshot.n_rows, None))
+        self._fold_at = self._auto_limit(snapshot.n_rows)
         old, self.lock_file = self.lock_file, lock_file
         if lock_file is not None:
             self.attach_log(None)
@@ -379,16 +412,8 @@ class _Logged:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if error is None or isinstance(error, BatchTooLargeError):
-            return
-        log = self._store.log
-        if isinstance(error, PersistError):
-            # A log that could not even be made leaves nothing behind; everything else is unsure.
-            if log is None or log.open:
-                self._store.poison(error)
-        elif log is None or log.n_frames != self._n_frames:
-            # Interrupted between log and delta.
-            self._store.poison(error)
+        if error is not None:
+            self._store.judge_failure(error, self._n_frames)
 
 
 class IndexArray:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from iqdb_cli.ids import to_json
-from iqdb_cli.options import Database, Json, Threads
+from iqdb_cli.options import Database, Json, Threads, Wait
 from iqdb_cli.output import open_output
 from iqdb_cli.sizes import counted, human_bytes
 from iqdb_core.database import Iqdb
@@ -29,6 +29,7 @@ def command(
             "default keeps it.",
         ),
     ] = None,
+    wait: Wait = 0,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -37,7 +38,7 @@ def command(
     The new file is read back and must hold exactly the records of the old one before it takes its
     place; until then the old file stays as it is. It needs free space for both.
     """
-    handle = Iqdb.open_existing(db, threads=threads)
+    handle = Iqdb.open_existing(db, threads=threads, lock_wait=wait)
     try:
         report = handle.compact(compression=compression)
     finally:

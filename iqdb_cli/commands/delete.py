@@ -11,7 +11,7 @@ from iqdb_cli import terminal
 from iqdb_cli.exit_codes import ExitStatus
 from iqdb_cli.id_arguments import given_ids
 from iqdb_cli.ids import format_id, to_json
-from iqdb_cli.options import Database, Json
+from iqdb_cli.options import Database, Json, Wait
 from iqdb_cli.output import open_output
 from iqdb_core.database import Iqdb
 
@@ -38,6 +38,7 @@ def command(
         bool,
         typer.Option("--missing-ok", help="Say nothing of ids that are not there, and exit with status 0."),
     ] = False,
+    wait: Wait = 0,
     as_json: Json = False,
 ) -> int:
     """Delete records by their ids.
@@ -47,7 +48,7 @@ def command(
     nothing of its batch of 10,000.
     """
     deleted = missing = 0
-    handle = Iqdb.open_existing(db)
+    handle = Iqdb.open_existing(db, lock_wait=wait)
     try:
         source = given_ids(ids, f"iqdb delete {db}")
         while batch := list(dict.fromkeys(islice(source, _BATCH_IDS))):

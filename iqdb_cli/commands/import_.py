@@ -41,7 +41,7 @@ from iqdb_cli.input_options import (
     VectorField,
     split_columns,
 )
-from iqdb_cli.options import Database, Threads
+from iqdb_cli.options import Database, Threads, Wait
 from iqdb_core.config import Compression, FlatConfig, IqdbConfig
 from iqdb_core.database import Iqdb
 from iqdb_core.errors import ConfigConflictError, DatabaseNotFoundError, DuplicateIdError
@@ -139,6 +139,7 @@ def command(
             "--database-id", metavar="HEX", help="For a new database: its id, 32 hex digits, not random ones."
         ),
     ] = None,
+    wait: Wait = 0,
     threads: Threads = None,
 ) -> None:
     """Import vectors from .npy, Parquet or JSON lines, all or nothing.
@@ -181,7 +182,7 @@ def command(
     if not exists and metric is None:
         raise DatabaseNotFoundError(db)
     started = time.monotonic()
-    handle = Iqdb.open_existing(db, threads=threads) if exists else None
+    handle = Iqdb.open_existing(db, threads=threads, lock_wait=wait) if exists else None
     try:
         dim = None if handle is None else handle.dim
         if handle is not None:

@@ -23,7 +23,7 @@ from iqdb_cli.index_options import (
     TrainingSampleSize,
     describe,
 )
-from iqdb_cli.options import Database, Json, Threads
+from iqdb_cli.options import Database, Json, Threads, Wait
 from iqdb_cli.output import open_output
 from iqdb_cli.sizes import counted, human_bytes
 from iqdb_core.config import FlatConfig, IndexConfig
@@ -69,6 +69,7 @@ def command(
             help="Measure recall before and after with the vectors of N stored records; 0 measures none.",
         ),
     ] = 100,
+    wait: Wait = 0,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -92,7 +93,7 @@ def command(
         pq_subvectors=pq_subvectors,
         pq_refine_factor=pq_refine_factor,
     )
-    handle = Iqdb.open_existing(db, threads=threads)
+    handle = Iqdb.open_existing(db, threads=threads, lock_wait=wait)
     try:
         present = handle.config.index
         report = handle.optimize(options.config(index, present), sample=sample)

@@ -10,7 +10,7 @@ import typer
 from iqdb_cli import terminal
 from iqdb_cli.exit_codes import ExitStatus, UsageError
 from iqdb_cli.ids import to_json
-from iqdb_cli.options import Database, Threads
+from iqdb_cli.options import Database, Threads, Wait
 from iqdb_cli.output import Output, open_output
 from iqdb_cli.progress import ProgressBar
 from iqdb_cli.queries import read_queries
@@ -100,6 +100,7 @@ def command(
             "the only field that holds an array.",
         ),
     ] = None,
+    wait: Wait = 0,
     threads: Threads = None,
 ) -> int:
     """Measure recall and speed of the index against exact search.
@@ -147,7 +148,7 @@ def command(
 
         with open_output(plot, database=db) as drawing:
             drawing.write(recall_svg(report, os.path.basename(db)).encode())  # noqa: PTH119 - start-up
-    return _conclude(db, report, save=save)
+    return _conclude(db, report, save=save, wait=wait)
 
 
 class _PointsBar:
@@ -237,7 +238,7 @@ def _row(point: RecallPoint, report: RecallReport) -> tuple[str, ...]:
     return (str(point.value), *recalls, f"{point.queries_per_second:,.0f}", point.plan, ", ".join(marks))
 
 
-def _conclude(db: str, report: RecallReport, *, save: bool) -> int:
+def _conclude(db: str, report: RecallReport, *, save: bool, wait: float) -> int:
     """Say what came of the target, and store it if that was asked for; return the exit status."""
     if report.parameter is None:
         terminal.note(f"{db}: the index kind {report.index} compares every record, so every search is exact")
@@ -249,7 +250,7 @@ def _conclude(db: str, report: RecallReport, *, save: bool) -> int:
         return ExitStatus.NOT_FOUND
     terminal.note(f"{db}: {report.parameter} {report.reached} reaches recall {report.target}")
     if save:
-        handle = Iqdb.open_existing(db)
+        handle = Iqdb.open_existing(db, lock_wait=wait)
         try:
             handle.set_search_defaults(**{report.parameter: report.reached})
         finally:

@@ -23,7 +23,7 @@ from iqdb_cli.input_options import (
     VectorField,
     split_columns,
 )
-from iqdb_cli.options import Database
+from iqdb_cli.options import Database, Wait
 from iqdb_core.database import Iqdb
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def command(
     metadata: MetadataFile = None,
     first_id: FirstId = 0,
     allow_empty: AllowEmpty = False,
+    wait: Wait = 0,
 ) -> None:
     """Insert or replace records, acknowledged batch by batch.
 
@@ -91,7 +92,7 @@ def command(
         batch_rows=batch_size,
     )
     started = time.monotonic()
-    handle = Iqdb.open_existing(db)
+    handle = Iqdb.open_existing(db, lock_wait=wait)
     try:
         with (
             Inputs([source or "-"], options, dim=handle.dim) as inputs,

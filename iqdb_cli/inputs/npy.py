@@ -1,7 +1,7 @@
 """Vectors from .npy files: 1-D (one record) or 2-D arrays of floats or integers, in any byte order.
 
 float64 and integers become the nearest float32; a value that float32 cannot hold is refused. Values are
-read into a few buffers of 8 MiB that are used again and again: the file is never mapped or held whole.
+read into a few buffers that are used again and again: the file is never mapped or held whole.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 # Buffers in turn: one with the consumer, one ready, one being filled.
 RING: Final = 3
+# Vectors alone go through three threads while they stay in a CPU's cache. With ids and metadata beside them
+# the work of a batch lies elsewhere, and larger batches have less of it.
+_PLAIN_BATCH_BYTES: Final = 2 * 1024 * 1024
 
 
 class NpyReader:
@@ -69,6 +72,8 @@ class NpyReader:
     def batches(self, first_id: int) -> Generator[SourceBatch]:
         """Yield the records; rows without an id of their own are numbered from `first_id`."""
         rows = rows_per_batch(self.dim, self._options.batch_rows)
+        if self._ids is None and self._metadata is None:
+            rows = min(rows, max(1, _PLAIN_BATCH_BYTES // (4 * self.dim)))
         return read_ahead(self._batches(first_id, rows), RING)
 
     def _batches(self, first_id: int, rows_at_once: int) -> Iterator[SourceBatch]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from iqdb_core import _kernels
 from iqdb_core.bitmap import count_ones
-from iqdb_core.index.flat import scan
+from iqdb_core.index.flat import BusyScan
 from iqdb_core.index.topk import Plan
 from iqdb_core.types import DistanceMetric, IndexKind
 
@@ -66,7 +66,7 @@ _CODES_PER_VECTOR: Final = 3
 class IvfIndex:
     """The index kind `ivf`; see `iqdb_core.index.protocol.Index` for what its methods promise."""
 
-    __slots__ = ("_arrays", "_lock", "_metric", "_n_rows", "_opened", "_settings")
+    __slots__ = ("_arrays", "_lock", "_metric", "_n_rows", "_opened", "_scan", "_settings")
 
     kind: ClassVar[IndexKind] = IndexKind.IVF
     parameters: ClassVar[frozenset[str]] = frozenset({"n_probes"})
@@ -80,6 +80,7 @@ class IvfIndex:
         self._arrays = arrays
         self._opened: OpenLists | None = None
         self._lock = threading.Lock()
+        self._scan = BusyScan(metric_tag)
 
     @classmethod
     def open(cls, settings: Mapping[str, Any], metric_tag: int, n_rows: int, arrays: ArrayReader) -> IvfIndex:
@@ -143,13 +144,13 @@ class IvfIndex:
             n_probes = min(n_clusters, -(-n_probes * n_rows // candidates))
         compared = n_clusters + n_probes * max(1, candidates // n_clusters)
         if exact or candidates <= max(_SCANNED_AT_MOST, compared // _CODES_PER_VECTOR):
-            return scan(self._metric, vectors, queries, out, mask, max_distance, threads)
+            return self._scan.search(vectors, queries, out, mask, max_distance, threads)
         damaged = self._train_if_needed(vectors, threads)
         if damaged >= 0:
             return damaged
         lists = self._opened
         if lists is None:
-            return scan(self._metric, vectors, queries, out, mask, max_distance, threads)
+            return self._scan.search(vectors, queries, out, mask, max_distance, threads)
         return self._probe(
             lists, vectors, queries, out, mask, max_distance, n_probes, min(out.k, candidates), threads
         )
@@ -214,7 +215,7 @@ class IvfIndex:
     ) -> int:
         one = type(out)(1, out.k)
         view = memoryview(queries)[query : query + 1]
-        damaged = scan(self._metric, vectors, view, one, mask, max_distance, threads)
+        damaged = self._scan.search(vectors, view, one, mask, max_distance, threads)
         first = query * out.k
         out.rows[first : first + out.k] = one.rows
         out.distances[first : first + out.k] = one.distances

@@ -232,4 +232,5 @@ NB_MODULE(_kernels, m) {
   iqdb::bind_graph(m);
   iqdb::bind_ivf(m);
   iqdb::bind_jsonl(m);
+  iqdb::bind_records(m);
 }

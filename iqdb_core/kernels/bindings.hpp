@@ -10,5 +10,6 @@ void bind_codes(nanobind::module_& m);
 void bind_graph(nanobind::module_& m);
 void bind_ivf(nanobind::module_& m);
 void bind_jsonl(nanobind::module_& m);
+void bind_records(nanobind::module_& m);
 
 }  // namespace iqdb

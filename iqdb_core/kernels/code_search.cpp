@@ -13,6 +13,7 @@
 #include "candidates.hpp"
 #include "code_bounds.hpp"
 #include "dispatch.hpp"
+#include "nearest.hpp"
 #include "table.hpp"
 #include "threads.hpp"
 #include "topk.hpp"
@@ -50,11 +51,10 @@ struct Sweep {
         count(count),
         block_rows(block_rows),
         batch(count >= kPanelQueries),
-        shared(std::make_unique<std::atomic<double>[]>(count)),
+        shared(count, task.max_distance),
         codes(count * rows.stride) {
     for (std::size_t i = 0; i < count; ++i) {
       norm2.push_back(kernels.norm2(query(i), task.dim));
-      shared[i].store(task.max_distance, std::memory_order_relaxed);
       queries.push_back(bounds.encode(query(i), batch ? kCodePanelReach : 127, code(i)));
     }
     if (batch) pack();
@@ -82,8 +82,7 @@ struct Sweep {
   const std::size_t block_rows;
   const bool batch;
   std::vector<double> norm2;
-  // The smallest full heap's worst distance of each query: no thread needs a row beyond it.
-  std::unique_ptr<std::atomic<double>[]> shared;
+  SharedLimits shared;
   std::vector<std::int8_t> codes;
   std::vector<CodeBounds::Query> queries;
   std::vector<std::int8_t> packed;  // panels of code_panel_lanes queries
@@ -128,8 +127,7 @@ class Worker {
     c_.resize(a_.size());
     d_.resize(a_.size());
     for (TopK& heap : heaps_) heap.reserve(std::min<std::size_t>(task_.k, 64));
-    for (std::size_t i = 0; i < sweep.count; ++i)
-      set_limit(i, sweep.shared[i].load(std::memory_order_relaxed));
+    for (std::size_t i = 0; i < sweep.count; ++i) set_limit(i, sweep.shared.of(i));
   }
 
   void run() {
@@ -276,24 +274,12 @@ class Worker {
     ++scored_;
     const double distance = kernels_.canonical(task_.metric, sweep_.query(query), sweep_.norm2[query],
                                                task_.vectors + row * task_.dim, task_.dim);
-    if (distance > task_.max_distance) return;
-    const auto number = static_cast<std::int64_t>(row);
-    const Hit hit = {distance, task_.tie_keys != nullptr ? task_.tie_keys[row] : number, number};
-    TopK& heap = heaps_[query];
-    if (heap.full() && !(hit < heap.worst())) return;
-    heap.offer(hit);
-    if (!heap.full()) return;
-    const double worst = heap.worst().distance;
-    std::atomic<double>& shared = sweep_.shared[query];
-    double known = shared.load(std::memory_order_relaxed);
-    while (worst < known && !shared.compare_exchange_weak(known, worst, std::memory_order_relaxed)) {
-    }
-    refresh_limit(query);
+    if (offer_row(task_, heaps_[query], sweep_.shared, query, row, distance)) refresh_limit(query);
   }
 
   // Every row at a distance of at most the limit must be looked at.
   void refresh_limit(std::size_t query) {
-    const double limit = sweep_.shared[query].load(std::memory_order_relaxed);
+    const double limit = sweep_.shared.of(query);
     if (limit != limit_[query]) set_limit(query, limit);
   }
 
@@ -343,24 +329,7 @@ void search_sweep(Sweep& sweep, std::size_t threads) {
   for (const auto& worker : workers) {
     if (worker != nullptr) sweep.result.scored += worker->scored();
   }
-  std::atomic<std::size_t> next{0};
-  const bool heavy = sweep.count * task.k > 100'000;
-  run_threads(heavy ? threads : 1, [&](std::size_t) {
-    std::vector<Hit> hits;
-    for (std::size_t i = next.fetch_add(1); i < sweep.count; i = next.fetch_add(1)) {
-      hits.clear();
-      for (const auto& worker : workers) {
-        if (worker == nullptr) continue;
-        const std::vector<Hit>& found = worker->heap(i).hits();
-        hits.insert(hits.end(), found.begin(), found.end());
-      }
-      const std::size_t query = sweep.first + i;
-      const std::size_t slot = query * task.width;
-      const std::size_t written =
-          write_smallest(hits, task.k, task.width, task.rows + slot, task.distances + slot);
-      task.counts[query] = static_cast<std::int64_t>(written);
-    }
-  });
+  write_nearest(task, workers, sweep.first, sweep.count, threads);
 }
 
 }  // namespace

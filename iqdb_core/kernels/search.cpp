@@ -15,6 +15,7 @@
 #include "bounds.hpp"
 #include "candidates.hpp"
 #include "dispatch.hpp"
+#include "nearest.hpp"
 #include "table.hpp"
 #include "threads.hpp"
 #include "topk.hpp"
@@ -56,7 +57,7 @@ class Sweep {
         block_rows(block_rows),
         batch(count >= kPanelQueries),
         norm2(count),
-        shared(std::make_unique<std::atomic<double>[]>(count)) {
+        shared(count, task.max_distance) {
     const bool centred = batch && task.metric == Metric::kEuclidean;
     if (centred) find_centre();
     bounds.emplace(task.metric, task.dim, batch, centre);
@@ -64,7 +65,6 @@ class Sweep {
     if (batch) lay_out_panels();
     for (std::size_t i = 0; i < count; ++i) {
       norm2[i] = kernels.norm2(query(i), task.dim);
-      shared[i].store(task.max_distance, std::memory_order_relaxed);
       if (!batch) queries.push_back(bounds->query(query(i)));
     }
     if (batch) pack();
@@ -80,8 +80,7 @@ class Sweep {
   const std::size_t block_rows;
   const bool batch;
   std::vector<double> norm2;
-  // The smallest full heap's worst distance of each query: no thread needs a row beyond it.
-  std::unique_ptr<std::atomic<double>[]> shared;
+  SharedLimits shared;
   std::vector<float> centre;
   std::optional<Bounds> bounds;
   std::vector<Bounds::Query> queries;
@@ -159,8 +158,7 @@ class Worker {
         a_(sweep.batch ? sweep.lanes : sweep.count, sweep.bounds->has_row_terms() ? kInfinity : -kInfinity),
         b_(a_.size(), 0.0f) {
     for (TopK& heap : heaps_) heap.reserve(std::min<std::size_t>(task_.k, 64));
-    for (std::size_t i = 0; i < sweep.count; ++i)
-      set_limit(i, sweep.shared[i].load(std::memory_order_relaxed));
+    for (std::size_t i = 0; i < sweep.count; ++i) set_limit(i, sweep.shared.of(i));
   }
 
   void run() {
@@ -268,26 +266,14 @@ class Worker {
     if (!sweep_.candidates.has(row)) return;
     const double distance = kernels_.canonical(task_.metric, sweep_.query(query), sweep_.norm2[query],
                                                task_.vectors + row * task_.dim, task_.dim);
-    if (distance > task_.max_distance) return;
-    const auto number = static_cast<std::int64_t>(row);
-    const Hit hit = {distance, task_.tie_keys != nullptr ? task_.tie_keys[row] : number, number};
-    TopK& heap = heaps_[query];
-    if (heap.full() && !(hit < heap.worst())) return;
-    heap.offer(hit);
-    if (!heap.full()) return;
-    const double worst = heap.worst().distance;
-    std::atomic<double>& shared = sweep_.shared[query];
-    double known = shared.load(std::memory_order_relaxed);
-    while (worst < known && !shared.compare_exchange_weak(known, worst, std::memory_order_relaxed)) {
-    }
-    refresh_limit(query);
+    if (offer_row(task_, heaps_[query], sweep_.shared, query, row, distance)) refresh_limit(query);
   }
 
   // Every row at a distance of at most the limit must be looked at. Shared limits are other heaps' and
   // so leave ties open; this thread's own heap is full of earlier rows, which win ties by row number.
   // Only Hamming distances are coarse enough for that to matter.
   void refresh_limit(std::size_t query) {
-    double limit = sweep_.shared[query].load(std::memory_order_relaxed);
+    double limit = sweep_.shared.of(query);
     const TopK& heap = heaps_[query];
     if (heap.full() && task_.metric == Metric::kHamming && task_.tie_keys == nullptr) {
       limit = std::min(limit, heap.worst().distance - 1.0);
@@ -341,24 +327,7 @@ std::int64_t search_sweep(Sweep& sweep, std::size_t threads) {
     workers[i]->run();
   });
   if (sweep.damaged.load() >= 0) return sweep.damaged.load();
-  std::atomic<std::size_t> next{0};
-  const bool heavy = sweep.count * task.k > 100'000;
-  run_threads(heavy ? threads : 1, [&](std::size_t) {
-    std::vector<Hit> hits;
-    for (std::size_t i = next.fetch_add(1); i < sweep.count; i = next.fetch_add(1)) {
-      hits.clear();
-      for (const auto& worker : workers) {
-        if (worker == nullptr) continue;
-        const std::vector<Hit>& found = worker->heap(i).hits();
-        hits.insert(hits.end(), found.begin(), found.end());
-      }
-      const std::size_t query = sweep.first + i;
-      const std::size_t slot = query * task.width;
-      const std::size_t written =
-          write_smallest(hits, task.k, task.width, task.rows + slot, task.distances + slot);
-      task.counts[query] = static_cast<std::int64_t>(written);
-    }
-  });
+  write_nearest(task, workers, sweep.first, sweep.count, threads);
   return -1;
 }
 

@@ -218,10 +218,13 @@ class FileSystem:
 
     def write(self, file: OpenFile, data: bytes | bytearray | memoryview, offset: int) -> None:
         """Write all of `data` at `offset`. After an error any part of it may have been written."""
-        with _Reported(file.path, "write"):
+        try:  # every acknowledged write waits for this: it takes no more steps than it has to
             written = os.pwrite(file.fd, data, offset)
-            if written == len(data):
-                return
+        except OSError as error:
+            raise FileIOError(file.path, "write", error) from error
+        if written == len(data):
+            return
+        with _Reported(file.path, "write"):
             rest = memoryview(data)[written:]
             while rest:
                 offset += written
@@ -260,8 +263,10 @@ class FileSystem:
         if _F_FULLFSYNC is not None:
             self.sync(file)
             return
-        with _Reported(file.path, "sync"):
+        try:
             _FDATASYNC(file.fd)
+        except OSError as error:
+            raise FileIOError(file.path, "sync", error) from error
 
     def sync_directory(self, path: str) -> None:
         """Make the names in the directory of `path` durable: creations, renames and removals."""

@@ -68,7 +68,7 @@ def inspect_file(path: str | os.PathLike[str], files: FileSystem = OS_FILES) -> 
     - header: the fields of the format's header; config: the stored configuration
     - counts: n_rows (records now), snapshot_rows, dead_rows (rows of the snapshot that the log has replaced
       or deleted), log_frames, log_upserts, log_deletes (records named in frames), log_torn_bytes
-    - log: None, or header, frames, torn_bytes, stale
+    - log: None, or header, frames, torn_bytes, room_bytes (zeros behind them), stale
     - sections: name, dtype, codec, derived, shape, chunk_bytes, offset, stored_bytes, raw_bytes, ratio
     - ledger: file ("snapshot" or "log"), part, kind, offset_bytes, bytes. Every byte of both files is in it
       once. A section with dead rows has two entries: rows of a fixed width are counted, other bytes are
@@ -290,7 +290,7 @@ class _Log:
             return
         with contents:
             # More may have been appended since its length was taken.
-            self.size = contents.valid_bytes + contents.torn_bytes
+            self.size = contents.valid_bytes + contents.torn_bytes + contents.room_bytes
             counts |= {"n_rows": snapshot.n_rows, "dead_rows": 0, "log_frames": contents.n_frames}
             counts |= {"log_upserts": 0, "log_deletes": 0, "log_torn_bytes": contents.torn_bytes}
             facts["content_digest_with_log"] = facts["content_digest"]
@@ -300,6 +300,7 @@ class _Log:
                     "header": None if header is None else _plain(header),
                     "frames": contents.n_frames,
                     "torn_bytes": contents.torn_bytes,
+                    "room_bytes": contents.room_bytes,
                     "stale": contents.stale,
                 }
             self._contents = contents
@@ -322,6 +323,8 @@ class _Log:
         ledger.add("log", "header", "structure", 0, header_bytes)
         ledger.add("log", "frames", frames, header_bytes, contents.valid_bytes - header_bytes)
         ledger.add("log", "torn tail", "dead", contents.valid_bytes, contents.torn_bytes)
+        end = contents.valid_bytes + contents.torn_bytes
+        ledger.add("log", "room", "padding", end, contents.room_bytes)
 
 
 def _replay(snapshot: Snapshot, contents: LogContents, facts: Facts) -> None:

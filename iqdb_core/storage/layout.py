@@ -439,6 +439,15 @@ def encode_frame_header(header: FrameHeader) -> bytes:
     return _FRAME.pack(*header[:6], _FRAME_ZEROS, header.n_records, header.frame_crc)
 
 
+def new_frame_header(
+    body_bytes: int, sequence: int, settled_bytes: int, previous_crc: int, type_: int, n_records: int
+) -> bytes:
+    """Return the header of a frame to be written; `frame_crc` is left to `_kernels.encode_frame`."""
+    return _FRAME.pack(
+        FRAME_MARKER, body_bytes, sequence, settled_bytes, previous_crc, type_, _FRAME_ZEROS, n_records, 0
+    )
+
+
 def decode_frame_header(data: bytes) -> FrameHeader:
     """Split the 40 bytes of a frame's header into its fields.
 

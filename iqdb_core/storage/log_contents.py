@@ -33,6 +33,7 @@ class LogContents:
         n_frames: whole frames, fold frames among them.
         valid_bytes: where they end.
         torn_bytes: what follows, was never acknowledged and is ignored; a writer cuts it off.
+        room_bytes: zeros at the end, where a writer has made room for frames to come.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class LogContents:
         self.n_frames = scan.n_frames
         self.valid_bytes = scan.valid_bytes
         self.torn_bytes = scan.torn_bytes
+        self.room_bytes = scan.room_bytes
         self._log = log
         self._file = file
         self._files = files

@@ -57,11 +57,12 @@ class LogScan(NamedTuple):
         header: None when the log's creation was torn; then there are no frames.
         n_frames: the number of whole frames.
         valid_bytes: where the last of them ends; 0 when the creation was torn.
-        torn_bytes: what follows and is dropped.
+        torn_bytes: what follows, up to the last byte that is not zero, and is dropped.
         last_crc: what the next frame names as previous_crc.
         folded_into: the snapshot identity that the last frame names, if that is a fold frame.
         settled_bytes: the log was on stable storage up to here before the last frame was written.
         frames: all frames, verified, of a log that is small enough to keep; otherwise None.
+        room_bytes: the zeros at the end: room that a writer has made for frames to come.
     """
 
     header: LogHeader | None
@@ -72,25 +73,33 @@ class LogScan(NamedTuple):
     folded_into: int | None
     settled_bytes: int = LOG_HEADER_BYTES
     frames: list[FoundFrame] | None = None
+    room_bytes: int = 0
 
 
 class LogBytes:
     """The first `size` bytes of a log, read in windows. More may be appended to the file meanwhile."""
 
-    def __init__(self, file: OpenFile, files: FileSystem, size: int) -> None:
+    def __init__(
+        self, file: OpenFile, files: FileSystem, size: int, *, window_bytes: int | None = None
+    ) -> None:
         self.path = file.path
         self.size = size
         self._file = file
         self._files = files
         self._window = memoryview(b"")
+        self._window_bytes = _WINDOW_BYTES if window_bytes is None else window_bytes
         self._offset = 0
+
+    def forget(self) -> None:
+        """Read what follows from the file again, not from the window that was read before."""
+        self._window = memoryview(b"")
 
     def read(self, offset: int, size: int) -> memoryview:
         """Return `size` bytes at `offset`, fewer where the log ends."""
-        size = min(size, self.size - offset)
+        size = max(0, min(size, self.size - offset))
         start = offset - self._offset
         if start < 0 or start + size > len(self._window):
-            want = min(max(size, _WINDOW_BYTES), self.size - offset)
+            want = min(max(size, self._window_bytes), self.size - offset)
             self._window = memoryview(self._files.read(self._file, want, offset))
             self._offset = offset
             start = 0
@@ -110,6 +119,12 @@ def walk_frames(log: LogBytes, header: LogHeader, *, stop: int | None = None) ->
         frame = whole_frame(log, offset, seed)
         if frame is None:
             reason = _reason_not_torn(log, offset, number + 1, seed)
+            # A writer at work puts frames where zeros were. It ends one before it begins the next, so if
+            # it has put one here, and others behind it, since this place was read, it is there by now.
+            if reason or any(log.read(offset, FRAME_HEADER_BYTES)):
+                log.forget()
+                frame = whole_frame(log, offset, seed)
+        if frame is None:
             if reason:
                 raise LogDamagedError(log.path, number, offset, reason)
             return
@@ -169,14 +184,28 @@ def scan_log(log: LogBytes, database_id: bytes, identity: int, dim: int) -> LogS
                 kept = None
     if last is None:
         end = LOG_HEADER_BYTES
-        return LogScan(header, 0, end, log.size - end, header.header_crc, None)
+        torn = _torn_bytes(log, end)
+        room = log.size - end - torn
+        return LogScan(header, 0, end, torn, header.header_crc, None, frames=kept, room_bytes=room)
     end = last.offset + FRAME_HEADER_BYTES + last.header.body_bytes
+    torn = _torn_bytes(log, end)
     folded_into = None
     if last.header.type == FRAME_FOLD:
         folded_into = int.from_bytes(last.body[:8], "little")
     crc = last.header.frame_crc
     settled = last.header.settled_bytes
-    return LogScan(header, last.number + 1, end, log.size - end, crc, folded_into, settled, kept)
+    room = log.size - end - torn
+    return LogScan(header, last.number + 1, end, torn, crc, folded_into, settled, kept, room)
+
+
+def _torn_bytes(log: LogBytes, start: int) -> int:
+    """Return how many bytes from `start` on there are up to the last that is not zero."""
+    torn = 0
+    for base in range(start, log.size, _WINDOW_BYTES):
+        window = bytes(log.read(base, _WINDOW_BYTES))
+        if window != bytes(len(window)):
+            torn = base - start + len(window.rstrip(b"\0"))
+    return torn
 
 
 def _read_header(log: LogBytes, expected: bytes, database_id: bytes) -> LogHeader | None:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from iqdb_core.records import MetadataColumns
 
-_STEP_BYTES = 4 << 20
+_STEP_BYTES = 1 << 20
 _STEP_ROWS = 1 << 16
 
 

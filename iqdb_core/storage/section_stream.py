@@ -17,7 +17,7 @@ from iqdb_core.storage.layout import (
 from iqdb_core.storage.section import block_prefix
 
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future, ThreadPoolExecutor
 
     from iqdb_core.storage.files import FileSystem, OpenFile
 
@@ -25,7 +25,8 @@ Bytes = bytes | bytearray | memoryview
 
 _SPOOL_BYTES = 8 << 20
 """What a section may hold in memory before it goes on in a scratch file."""
-_BUFFER_BYTES = 1 << 20
+_WRITE_BYTES = 1 << 17
+"""How much one call writes, at a multiple of it: few calls, and no more than stays in a CPU's cache."""
 _WRITEBACK_BYTES = 32 << 20
 _COMPRESSED_TOGETHER = 32
 
@@ -77,7 +78,7 @@ class MemorySink:
 
 
 class DirectOutput:
-    """A section that is written to its place in the sink at once."""
+    """A section that is written to its place in the sink at once, in pieces that begin at their multiples."""
 
     def __init__(self, sink: FileSink | MemorySink, offset: int) -> None:
         self._sink = sink
@@ -86,15 +87,19 @@ class DirectOutput:
         self._buffer = bytearray()
 
     def append(self, data: Bytes) -> None:
-        """Write, or keep what is too little to be worth a call."""
-        if len(self._buffer) + len(data) < _BUFFER_BYTES:
-            self._buffer += data
-            return
-        self.flush()
-        if len(data) < _BUFFER_BYTES:
-            self._buffer += data
-        else:
-            self._write(data)
+        """Write what fills pieces, and keep the rest until more comes."""
+        view = memoryview(data)
+        while True:
+            missing = _WRITE_BYTES - (self._end + len(self._buffer)) % _WRITE_BYTES
+            if len(view) < missing:
+                self._buffer += view
+                return
+            if self._buffer:
+                self._buffer += view[:missing]
+                self.flush()
+            else:
+                self._write(view[:missing])
+            view = view[missing:]
 
     def flush(self) -> None:
         """Write what was kept."""
@@ -248,6 +253,23 @@ class SectionStream:
         if whole:
             self._compress(memoryview(self._pending)[:whole])
             self._pending = self._pending[whole:]
+
+    def start(self, data: Bytes, pool: ThreadPoolExecutor) -> Future[None]:
+        """Take the raw bytes that follow, and write them in another thread while this one sums them up.
+
+        Only for a section that is not compressed. `data` must stay as it is until the result is there,
+        and nothing may be appended before.
+        """
+        assert self._codec == CODEC_NONE
+        self.raw_bytes += len(data)
+        self.stored_bytes += len(data)
+        writing = pool.submit(self.output.append, data)
+        try:
+            self._checksums.update(data)
+        except BaseException:
+            writing.exception()  # nobody else can wait until `data` is free
+            raise
+        return writing
 
     def finish(self, shape: tuple[int, ...]) -> tuple[SectionEntry, bytes]:
         """End the section; return its entry, which does not know its place yet, and its checksums."""

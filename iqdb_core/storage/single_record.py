@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 _U32 = struct.Struct("<I")
 _PAIR = struct.Struct("<QQ")
 _INTEGER_ID = struct.Struct("<IIQ")
+_PLAIN = struct.Struct("<QQIIQ")
+"""Both of the above in one: what stands before the vector of a record with an integer id."""
 _OTHER_ID = struct.Struct("<IIQQQ")
 _INT64 = struct.Struct("<q")
 _FLOAT64 = struct.Struct("<d")
@@ -48,16 +50,18 @@ _ZEROS = bytes(8)
 _FALSE, _TRUE = bytes(8), b"\1" + bytes(7)
 
 
-def encode_single_upsert(
+def single_upsert_parts(
     record_id: VectorId, vector: bytes, metadata: Mapping[str, MetadataValue] | None
-) -> bytes:
-    """Return the body of an upsert frame with one valid record.
+) -> tuple[bytes, ...]:
+    """Return the body of an upsert frame with one valid record, in parts.
 
     Args:
         record_id: its id.
         vector: its components, 4 * dim bytes of little-endian float32.
         metadata: its mapping, plain values only, or None.
     """
+    if metadata is None and isinstance(record_id, int) and not len(vector) & 7:
+        return _PLAIN.pack(_INTEGER_ID.size, 0, ID_ENCODING_U64, 0, record_id), vector
     if isinstance(record_id, int):
         ids = _INTEGER_ID.pack(ID_ENCODING_U64, 0, record_id)
     else:
@@ -67,11 +71,18 @@ def encode_single_upsert(
         ids = _OTHER_ID.pack(ID_ENCODING_VAR, 0, 0, len(raw), kind) + raw + _ZEROS[: -len(raw) % 8]
     padding = _ZEROS[: -len(vector) % 8]
     if metadata is None:
-        return b"".join((_PAIR.pack(len(ids), 0), ids, vector, padding))
+        return _PAIR.pack(len(ids), 0), ids, vector, padding
     group = encode_single_group(metadata)
     offsets = _PAIR.pack(_PAIR.size, _PAIR.size + len(group))
     head = _PAIR.pack(len(ids), len(offsets) + len(group))
-    return b"".join((head, ids, vector, padding, offsets, group))
+    return head, ids, vector, padding, offsets, group
+
+
+def encode_single_upsert(
+    record_id: VectorId, vector: bytes, metadata: Mapping[str, MetadataValue] | None
+) -> bytes:
+    """Return the body of an upsert frame with one valid record; see `single_upsert_parts`."""
+    return b"".join(single_upsert_parts(record_id, vector, metadata))
 
 
 def encode_single_group(metadata: Mapping[str, MetadataValue]) -> bytes:

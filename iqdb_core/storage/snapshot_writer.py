@@ -63,8 +63,8 @@ if TYPE_CHECKING:
     from iqdb_core.storage.snapshot import Snapshot
 
 _CODEC_TAGS = {name: tag for tag, name in CODEC_NAMES.items()}
-# From this many bytes on, writing in a second thread while this one hashes pays for the hand-over.
-_OVERLAP_BYTES = 1 << 20
+# From this many bytes on, writing in a second thread while this one sums up pays for the hand-over.
+_OVERLAP_BYTES = 1 << 18
 _COPY_BYTES = 8 << 20
 
 
@@ -291,10 +291,10 @@ class SnapshotWriter:
             raise InvalidParameterError("number of records", self._n_rows + count, f"at most {MAX_ROWS}")
 
     def _start_vectors(self, vectors: NDArray[np.float32]) -> Future[None]:
-        """Write and checksum vectors in a second thread; at once where that is too little work for one."""
+        """Begin to write vectors in a second thread; write at once where that is too little work for one."""
         raw = as_bytes(vectors.data)
         if len(raw) >= _OVERLAP_BYTES and not self._vectors.compressed:
-            return self._pool.submit(self._vectors.append, raw)
+            return self._vectors.start(raw, self._pool)
         self._vectors.append(raw)
         done: Future[None] = Future()
         done.set_result(None)

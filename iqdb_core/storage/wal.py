@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import struct
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Never
 
-from iqdb_core._kernels import crc32c
+from iqdb_core._kernels import crc32c, encode_frame
 from iqdb_core.errors import (
     BatchTooLargeError,
     ClosedError,
@@ -20,20 +22,19 @@ from iqdb_core.storage.layout import (
     FRAME_CRC_OFFSET,
     FRAME_DELETE,
     FRAME_FOLD,
-    FRAME_MARKER,
     FRAME_UPSERT,
     LOG_HEADER_BYTES,
     MAX_FRAME_BYTES,
-    FrameHeader,
-    encode_frame_header,
     encode_log_header,
+    new_frame_header,
+    padded,
 )
 from iqdb_core.storage.log_contents import LogContents, read_log
 from iqdb_core.storage.log_scan import LogScan, new_log_header
+from iqdb_core.storage.single_record import single_upsert_parts
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -45,6 +46,13 @@ if TYPE_CHECKING:
 
 _U32 = struct.Struct("<I")
 _REWRITTEN_BYTES = 1 << 20
+# An `fsync` that has no new length to record costs about two thirds of one that has. So the log grows by
+# steps, and frames are written over zeros. For a large frame that gains little, and every byte is written
+# twice; a handle that writes once gains nothing.
+_FIRST_ROOM_BYTES = 64 << 10
+_MOST_ROOM_BYTES = 1 << 20
+_SMALL_FRAME_BYTES = 64 << 10
+_ROOM_ALIGNMENT = 4096
 
 
 class LogWriter:
@@ -55,7 +63,7 @@ class LogWriter:
 
     Attributes:
         path: the log's path.
-        size: the log's length in bytes.
+        size: where the log's frames end, in bytes. The file may be longer: see `_make_room`.
         n_frames: the number of its frames.
     """
 
@@ -81,6 +89,11 @@ class LogWriter:
         self._timer: threading.Thread | None = None
         self._unsynced_since = 0.0
         self._wake = threading.Event()
+        self._file_bytes = scan.valid_bytes
+        self._room_bytes = 0
+        self._makes_room = policy.kind == "always"
+        self._has_room = False
+        self._process = os.getpid()
 
     @classmethod
     def create(
@@ -133,7 +146,7 @@ class LogWriter:
     ) -> LogWriter:
         """Go on with a log that was read, is not stale, and whose creation was not torn.
 
-        Cuts off a torn tail. Unless the policy is never, everything in the log is durable when this
+        Cuts off a torn tail and room. Unless the policy is never, everything in the log is durable when this
         returns: a writer that was killed may have left frames in the system's memory only, and the
         next frame vouches for them. What was not settled is written once more: after an `fsync` that
         failed the system takes for written what is not, and the next `fsync` would not write it.
@@ -146,14 +159,15 @@ class LogWriter:
         assert not contents.torn_creation
         file = files.open_write(contents.path)
         try:
-            if contents.torn_bytes:
+            cut = contents.torn_bytes or contents.room_bytes
+            if cut:
                 files.truncate(file, contents.valid_bytes)
             if policy.kind != "never":
                 scan = contents.scan
                 for offset in range(scan.settled_bytes, scan.valid_bytes, _REWRITTEN_BYTES):
                     size = min(_REWRITTEN_BYTES, scan.valid_bytes - offset)
                     files.write(file, files.read(file, size, offset), offset)
-            if contents.torn_bytes or policy.kind != "never":
+            if cut or policy.kind != "never":
                 files.sync(file)
         except BaseException:
             files.close(file)
@@ -184,9 +198,7 @@ class LogWriter:
         self, record_id: VectorId, vector: bytes, metadata: Mapping[str, MetadataValue] | None
     ) -> int:
         """Append one valid record as a frame; the same as `append_upsert` with one, for much less."""
-        from iqdb_core.storage.single_record import encode_single_upsert
-
-        return self._append(FRAME_UPSERT, 1, [encode_single_upsert(record_id, vector, metadata)])
+        return self._append(FRAME_UPSERT, 1, single_upsert_parts(record_id, vector, metadata))
 
     def append_delete(self, ids: Ids) -> int:
         """Append the removal of n >= 1 ids as one frame. See `append_upsert`."""
@@ -208,12 +220,17 @@ class LogWriter:
             PoisonedError, ClosedError: an earlier write failed, or the handle is closed.
         """
         with self._lock:
-            self._check()
+            if self._closed or self._poison is not None:
+                self._refuse()
             if self._settled_bytes < self.size:
                 self._sync_all()
 
-    def close(self) -> None:
+    def close(self, *, cut: bool = True) -> None:
         """Sync what the policy promises, and close the file. A second call does nothing.
+
+        Args:
+            cut: cut off the room behind the frames, which is in nobody's way but takes space. What
+                fails here leaves it there.
 
         Raises:
             FileIOError: the last sync failed, now or in the timer with nobody told yet.
@@ -229,6 +246,11 @@ class LogWriter:
                     self._sync_all()
                 except PersistError as failure:
                     error = failure
+            # A child process that was forked has this handle, too, and does not know how far the log has
+            # got since.
+            if cut and self._has_room and self._poison is None and os.getpid() == self._process:
+                with contextlib.suppress(FileIOError):
+                    self._files.truncate(self._file, self.size)
         timer = self._timer
         if timer is not None and timer is not threading.current_thread():
             timer.join()
@@ -236,40 +258,62 @@ class LogWriter:
         if error is not None:
             raise error
 
-    def _append(self, type_: int, n_records: int, parts: list[Part], *, sync: bool = False) -> int:
+    def _append(self, type_: int, n_records: int, parts: Sequence[Part], *, sync: bool = False) -> int:
         body_bytes = sum(map(len, parts))
         if body_bytes > MAX_FRAME_BYTES:
             raise BatchTooLargeError(body_bytes, MAX_FRAME_BYTES)
         with self._lock:
-            self._check()
+            if self._closed or self._poison is not None:
+                self._refuse()
             sync = sync or self._kind == "always"
             # Who never syncs vouches for everything: after a power cut an error is better than
             # records lost in silence (log format, section 2).
             settled = self.size if self._kind == "never" else self._settled_bytes
-            header = encode_frame_header(
-                FrameHeader(
-                    FRAME_MARKER, body_bytes, self.n_frames + 1, settled, self._last_crc, type_, n_records, 0
-                )
-            )[:FRAME_CRC_OFFSET]
-            crc = crc32c(header, self._seed)
-            for part in parts:
-                crc = crc32c(part, crc)
-            frame = b"".join([header, _U32.pack(crc), *parts])
+            number = self.n_frames + 1
+            header = new_frame_header(body_bytes, number, settled, self._last_crc, type_, n_records)
+            frame = encode_frame(header, parts, self._seed)
+            end = self.size + len(frame)
             try:
                 self._files.write(self._file, frame, self.size)
+                if end > self._file_bytes:
+                    self._file_bytes = end
+                    if self._makes_room and len(frame) <= _SMALL_FRAME_BYTES and type_ != FRAME_FOLD:
+                        self._make_room()
                 if sync:
                     self._files.sync_data(self._file)
             except BaseException as error:
                 self._take_back(error)
                 raise
-            self.size += len(frame)
-            self.n_frames += 1
-            self._last_crc = crc
+            self.size = end
+            self.n_frames = number
+            self._last_crc = _U32.unpack_from(frame, FRAME_CRC_OFFSET)[0]
             if sync:
                 self._settled_bytes = self.size
             elif self._kind == "periodic":
                 self._start_timer(first=self._settled_bytes == self.size - len(frame))
             return self.size
+
+    def _make_room(self) -> None:
+        """Write zeros behind the frame just written, so that the next ones leave the log's length alone.
+
+        Twice as many each time, up to a limit. Whatever goes wrong with it, for example on a full disk,
+        is no failure of the frame; it is not tried again.
+        """
+        room, self._room_bytes = (
+            self._room_bytes,
+            min(max(2 * self._room_bytes, _FIRST_ROOM_BYTES), _MOST_ROOM_BYTES),
+        )
+        if not room:
+            return
+        end = self._file_bytes
+        stop = padded(end + room, _ROOM_ALIGNMENT)
+        self._has_room = True
+        try:
+            self._files.write(self._file, bytes(stop - end), end)
+        except FileIOError:
+            self._makes_room = False
+        else:
+            self._file_bytes = stop
 
     def _take_back(self, cause: BaseException) -> None:
         """Cut off a frame that was not acknowledged, so that it cannot come back as if it had been.
@@ -282,6 +326,7 @@ class LogWriter:
         """
         if isinstance(cause, FileIOError):
             self._poison = str(cause)
+        self._file_bytes = self.size
         try:
             self._files.truncate(self._file, self.size)
             if isinstance(cause, FileIOError) and self._kind != "never":
@@ -338,12 +383,12 @@ class LogWriter:
             with self._lock:
                 self._settled_bytes = max(self._settled_bytes, size)
 
-    def _check(self) -> None:
+    def _refuse(self) -> Never:
+        """Say why nothing more is accepted."""
         if self._closed:
             raise ClosedError(self.path)
-        if self._poison is not None:
-            self._untold = None
-            raise PoisonedError(self.path, self._poison)
+        self._untold = None
+        raise PoisonedError(self.path, self._poison or "")
 
 
 def _lost_unless_synced(error: FileIOError) -> str:

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import faiss
 import numpy as np
@@ -26,6 +27,57 @@ def agree(ours: np.ndarray, theirs: np.ndarray) -> float:
     )
 
 
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """The rows, scaled to length 1: what makes an inner product a cosine."""
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def against_knn(
+    name: str, metric: str, path: Path, vectors: np.ndarray, queries: np.ndarray
+) -> Iterator[Figure]:
+    """One database of kind flat: the first batch of a handle, then what a busy handle does.
+
+    A busy handle has made codes in memory, which the second batch waits for; see `index.flat.BusyScan`.
+    """
+    kind = KNN.get(metric, faiss.METRIC_INNER_PRODUCT)
+    # Scaling the rows is done beforehand, and not counted.
+    rows, asked = (unit(vectors), unit(queries)) if metric == "cosine" else (vectors, queries)
+
+    def theirs(count: int) -> np.ndarray:
+        found: np.ndarray = faiss.knn(asked[:count], rows, K, metric=kind)[1]
+        return found
+
+    with Iqdb.open_existing(path, read_only=True) as warm:
+        warm.search(queries[0], K)  # verifies the blocks, and brings the file into memory
+
+    def first() -> None:
+        with Iqdb.open_existing(path, read_only=True) as db:
+            db.search_arrays(queries, K)
+
+    yield pairs(first, partial(theirs, len(queries)), runs=3).figure(
+        f"exact batch of 1,000, {metric}, {name}, first call of a handle, against faiss.knn",
+        ">= 1 times the speed",
+        at_least=1.0,
+    )
+    with Iqdb.open_existing(path, read_only=True) as db:
+        start = time.perf_counter()
+        db.search_arrays(queries, K)
+        db.search_arrays(queries, K)
+        taken = time.perf_counter() - start
+        share = agree(db.search_arrays(queries, K)[0], theirs(len(queries)))
+        yield pairs(partial(db.search_arrays, queries, K), partial(theirs, len(queries)), runs=3).figure(
+            f"exact batch of 1,000, {metric}, {name}, busy handle, against faiss.knn",
+            ">= 2 times the speed",
+            at_least=2.0,
+            note=f"same hits {share:.4f}; its first two calls, codes included: {seconds(taken)}",
+        )
+        yield pairs(lambda: db.search(queries[7], K), partial(theirs, 1), runs=15).figure(
+            f"exact single query, {metric}, {name}, busy handle, against faiss.knn",
+            ">= 2 times the speed",
+            at_least=2.0,
+        )
+
+
 def figures(data: Data) -> Iterator[Figure]:
     """The rows of this group."""
     faiss.omp_set_num_threads(2)
@@ -37,19 +89,9 @@ def figures(data: Data) -> Iterator[Figure]:
         ("wordnet 115,659 x 384", wordnet, wordnet_queries),
         ("synthetic 1,000,000 x 128", synthetic, synthetic_queries),
     ):
-        stem = name.split()[0]
-        for metric in ("dot", "euclidean"):
-            path = database(data.work / f"{stem}-{metric}.iqdb", vectors, metric)
-            with Iqdb.open_existing(path, read_only=True) as db:
-                ours = partial(db.search_arrays, queries, K)
-                theirs = partial(faiss.knn, queries, vectors, K, metric=KNN[metric])
-                share = agree(ours()[0], theirs()[1])
-                yield pairs(ours, theirs, runs=5).figure(
-                    f"exact batch of 1,000, {metric}, {name}, against faiss.knn",
-                    ">= 1 times the speed",
-                    at_least=1.0,
-                    note=f"same hits {share:.4f}",
-                )
+        for metric in ("cosine", "dot", "euclidean"):
+            path = database(data.work / f"{name.split()[0]}-{metric}.iqdb", vectors, metric)
+            yield from against_knn(name, metric, path, vectors, queries)
 
     few = wordnet_queries[:50]
     path = database(data.work / "wordnet-manhattan.iqdb", wordnet, "manhattan")

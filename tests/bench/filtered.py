@@ -1,9 +1,9 @@
-"""Filtered search against faiss HNSW with IDSelectorBitmap: one thread, one query a call, recall at least 0.99.
+"""Filtered search against faiss HNSW with IDSelectorBitmap: one thread, one query a call, recall 0.99.
 
 faiss is handed a bitmap that is ready. iqdb is asked with the filter as an expression, and the whole call
-counts: once with the same expression for all queries, so that the first call makes the mask and the others find it,
-and once with another expression for every query ("fresh"), which is the cost of the mask each time.
-Each side is taken at the fastest setting of a sweep that reaches the recall. faiss may also do without its
+counts: once with one expression for all queries, so that the first call makes the mask and the others find
+it, and once with another expression for every query ("fresh"), which is the cost of the mask each time.
+Each side is taken at the first setting of a sweep that reaches the recall. faiss may also do without its
 graph and scan the rows that the bitmap lets through (IndexFlat with the same selector), which is its best for
 small shares; those lines say "flat".
 """
@@ -173,7 +173,7 @@ def figures(data: Data) -> Iterator[Figure]:
             ef = int(ours.setting.split()[1])
             new = Best(lambda ef=ef: ask_fresh(ef), ours.setting, ours.recall)
             name = f"filter keeps {share:.1%} of 115,659 x 384, queries/s at recall >= {RECALL}"
-            reach = 5.0 if share == 0.01 else 1.0  # noqa: PLR2004 - the share that the reach is named for
+            reach = 5.0 if share == 0.01 else 1.0
             if theirs is not None:
                 yield compared(f"{name}, against faiss HNSW + bitmap", ours, theirs, reach)
                 yield compared(f"{name}, fresh filters, against faiss HNSW + bitmap", new, theirs, 1.0)

@@ -1,26 +1,32 @@
 """Inverted lists against faiss: training with two threads, and queries a second at equal recall with one.
 
-    python tests/bench/ivf.py --vectors wordnet.npy --queries wordnet-queries.npy [--clusters 1360]
-
-Queries are asked one a call. Each library is swept over its probes, and speeds are compared at the recall
-that is asked for, interpolated between the neighbours on its curve. Rounds alternate between the libraries.
+Vectors are those of the words, scaled to length 1 and compared as euclidean. Queries are asked one a call.
+Each library is swept over its probes, and speeds are compared at the recall that is asked for, interpolated
+between the neighbours on its curve. Rounds alternate between the libraries.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
-from pathlib import Path
 
 import faiss
 import numpy as np
+from data import Data
+from measure import Figure, pairs
 
 from iqdb_core import Iqdb, IqdbConfig, IvfConfig, _kernels
 
 K = 10
+CLUSTERS = 1360
+SAMPLE = 65_536
+QUERIES = 500
+REFINE = 10
+RECALL = 0.95
+ROUNDS = 5
 ITERATIONS = 10
 PROBES = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96)
 Ask = Callable[[int], np.ndarray]
@@ -55,12 +61,10 @@ def train_faiss(vectors: np.ndarray, clusters: int) -> Callable[[], None]:
 def ours(vectors: np.ndarray, queries: np.ndarray, clusters: int, refine: int = 0) -> Ask:
     """A database in memory, asked through Python."""
     index = IvfConfig(n_clusters=clusters, use_pq=refine > 0, pq_refine_factor=refine)
-    config = IqdbConfig(dim=vectors.shape[1], metric="euclidean", index=index, threads=2)
+    config = IqdbConfig(dim=vectors.shape[1], metric="euclidean", index=index, threads=1)
     db = Iqdb.open_in_memory_with(config)
-    start = time.perf_counter()
     db.upsert_many(np.arange(len(vectors), dtype=np.uint64), vectors)
     db.flush()
-    print(f"  built in {time.perf_counter() - start:.1f} s", flush=True)
     return lambda probes: np.array(
         [[hit.id for hit in db.search(query, K, n_probes=probes)] for query in queries]
     )
@@ -69,10 +73,8 @@ def ours(vectors: np.ndarray, queries: np.ndarray, clusters: int, refine: int = 
 def theirs(index: faiss.Index, base: faiss.Index, vectors: np.ndarray, queries: np.ndarray) -> Ask:
     """A faiss index; `base` is the one that has the lists."""
     faiss.omp_set_num_threads(2)
-    start = time.perf_counter()
     index.train(vectors)
     index.add(vectors)
-    print(f"  built in {time.perf_counter() - start:.1f} s", flush=True)
     faiss.omp_set_num_threads(1)
 
     def ask(probes: int) -> np.ndarray:
@@ -91,87 +93,56 @@ def speed_at(points: list[tuple[float, float]], recall: float) -> float:
     return 0.0
 
 
-def main() -> None:
-    """Parse the arguments, run, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def curve(ask: Ask, truth: np.ndarray) -> list[tuple[float, float]]:
+    """Recall and queries a second at every number of probes."""
+    points = []
+    for probes in PROBES:
+        start = time.perf_counter()
+        found = ask(probes)
+        taken = time.perf_counter() - start
+        recall = np.mean([len(set(a) & set(b)) / K for a, b in zip(found, truth, strict=True)])
+        points.append((float(recall), len(truth) / taken))
+    return points
+
+
+def compared(what: str, sides: tuple[Ask, Ask], truth: np.ndarray) -> Figure:
+    """One row: both swept in turn, and the median of the ratios at the recall."""
+    rates = []
+    for _ in range(ROUNDS):
+        rates.append([speed_at(curve(ask, truth), RECALL) for ask in sides])
+        if not all(rates[-1]):
+            raise SystemExit(f"{what}: a side does not reach recall {RECALL}")
+    mine, other = (statistics.median(column) for column in zip(*rates, strict=True))
+    ratios = sorted(a / b for a, b in rates)
+    ratio = statistics.median(ratios)
+    return Figure(
+        what, f"{mine:,.0f}/s", f"{other:,.0f}/s", ratio, ratios[1], ratios[-2], ">= 1 times", ratio >= 1.0
     )
-    parser.add_argument("--vectors", type=Path, required=True, help=".npy, f32[n][dim]; scaled to length 1")
-    parser.add_argument("--queries", type=Path, required=True, help=".npy, f32[q][dim]")
-    parser.add_argument("--clusters", type=int, default=1360)
-    parser.add_argument("--sample", type=int, default=65_536, help="vectors that training is timed on")
-    parser.add_argument("--rows", type=int, default=0, help="use so many vectors only")
-    parser.add_argument("--n-queries", type=int, default=500)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--refine", type=int, default=10, help="candidates a hit that are scored by vectors")
-    parser.add_argument("--recall", type=float, default=0.95)
-    options = parser.parse_args()
-    vectors, queries = (np.load(path).astype(np.float32) for path in (options.vectors, options.queries))
-    if options.rows:
-        vectors = vectors[:: max(1, len(vectors) // options.rows)][: options.rows]
+
+
+def figures(data: Data) -> Iterator[Figure]:
+    """The rows of this group."""
+    vectors, queries = (np.load(path).astype(np.float32) for path in (data.wordnet_npy, data.queries))
     vectors = np.ascontiguousarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
-    queries = queries[: options.n_queries] / np.linalg.norm(
-        queries[: options.n_queries], axis=1, keepdims=True
-    )
+    queries = queries[:QUERIES] / np.linalg.norm(queries[:QUERIES], axis=1, keepdims=True)
     n, dim = vectors.shape
-
-    sample = np.ascontiguousarray(vectors[:: max(1, n // options.sample)][: options.sample])
-    sides = (train_ours(sample, options.clusters), train_faiss(sample, options.clusters))
-    seconds: list[list[float]] = []
-    for _ in range(min(3, options.rounds)):
-        seconds.append([])
-        for side in sides:
-            start = time.perf_counter()
-            side()
-            seconds[-1].append(time.perf_counter() - start)
-    ratio = statistics.median(b / a for a, b in seconds)
-    medians = [statistics.median(column) for column in zip(*seconds, strict=True)]
-    print(
-        f"training {len(sample)} x {dim}, {options.clusters} lists: ours {medians[0]:.2f} s, "
-        f"faiss {medians[1]:.2f} s, {ratio:.2f} times as fast",
-        flush=True,
+    sample = np.ascontiguousarray(vectors[:: max(1, n // SAMPLE)][:SAMPLE])
+    yield pairs(train_ours(sample, CLUSTERS), train_faiss(sample, CLUSTERS), runs=3).figure(
+        f"ivf training, {len(sample):,} x {dim}, {CLUSTERS:,} lists, 2 threads, against faiss.Kmeans",
+        ">= 1 times the speed",
+        at_least=1.0,
     )
-
     truth = faiss.knn(queries, vectors, K)[1]
-    flat = faiss.IndexIVFFlat(faiss.IndexFlatL2(dim), dim, options.clusters)
-    fast = faiss.IndexIVFPQFastScan(faiss.IndexFlatL2(dim), dim, options.clusters, dim // 4, 4)
+    ask_ours = partial(ours, vectors, queries, CLUSTERS)
+    ask_theirs = partial(theirs, vectors=vectors, queries=queries)
+    flat = faiss.IndexIVFFlat(faiss.IndexFlatL2(dim), dim, CLUSTERS)
+    fast = faiss.IndexIVFPQFastScan(faiss.IndexFlatL2(dim), dim, CLUSTERS, dim // 4, 4)
     refined = faiss.IndexRefineFlat(fast)
-    refined.k_factor = options.refine
-    asks: dict[str, Ask] = {}
-    for name, make in (
-        ("iqdb ivf", lambda: ours(vectors, queries, options.clusters)),
-        ("iqdb ivf-pq", lambda: ours(vectors, queries, options.clusters, options.refine)),
-        ("faiss IVFFlat", lambda: theirs(flat, flat, vectors, queries)),
-        ("faiss IVFPQFastScan + refine", lambda: theirs(refined, fast, vectors, queries)),
-    ):
-        print(name)
-        asks[name] = make()
-    points: dict[str, list[list[tuple[float, float]]]] = {name: [] for name in asks}
-    for _ in range(options.rounds):
-        for name, ask in asks.items():
-            curve = []
-            for probes in PROBES:
-                start = time.perf_counter()
-                found = ask(probes)
-                taken = time.perf_counter() - start
-                recall = np.mean([len(set(a) & set(b)) / K for a, b in zip(found, truth, strict=True)])
-                curve.append((float(recall), len(queries) / taken))
-            points[name].append(curve)
-    for name, curves in points.items():
-        row = "  ".join(
-            f"{p}: {curves[0][i][0]:.4f} {statistics.median(c[i][1] for c in curves):,.0f}/s"
-            for i, p in enumerate(PROBES)
-        )
-        print(f"{name}: {row}")
-    for name, curves in points.items():
-        speeds = [speed_at(curve, options.recall) for curve in curves]
-        print(f"{name} at recall {options.recall}: {statistics.median(speeds):,.0f} q/s")
-        for other, their_curves in points.items():
-            rates = [speed_at(curve, options.recall) for curve in their_curves]
-            if other != name and all(rates):
-                ratio = statistics.median(a / b for a, b in zip(speeds, rates, strict=True))
-                print(f"  {ratio:.2f} times {other}")
-
-
-if __name__ == "__main__":
-    main()
+    refined.k_factor = REFINE
+    name = f"queries/s at recall {RECALL}, wordnet {n:,} x {dim}, {CLUSTERS:,} lists"
+    yield compared(f"ivf, {name}, against faiss IVFFlat", (ask_ours(), ask_theirs(flat, flat)), truth)
+    yield compared(
+        f"ivf-pq, {name}, refine {REFINE}, against faiss IVFPQFastScan + refine",
+        (ask_ours(refine=REFINE), ask_theirs(refined, fast)),
+        truth,
+    )

@@ -27,6 +27,7 @@ import data as datasets  # noqa: E402
 import exact  # noqa: E402
 import filtered  # noqa: E402
 import imports  # noqa: E402
+import ivf  # noqa: E402
 import startup  # noqa: E402
 import verify  # noqa: E402
 import writes  # noqa: E402
@@ -40,6 +41,7 @@ GROUPS = {
     "approximate": approximate.figures,
     "verify": verify.figures,
     "filtered": filtered.figures,
+    "ivf": ivf.figures,
 }
 
 

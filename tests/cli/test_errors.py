@@ -45,6 +45,9 @@ EXPECTED = {
     "LogDamagedError": 6,
     "LogMismatchError": 6,
     "NotRepairableError": 6,
+    "LegacyDamagedError": 6,
+    "LegacyFormatError": 7,
+    "NotRepresentableError": 7,
     "ContentMismatchError": 6,
     "SnapshotMissingError": 6,
 }

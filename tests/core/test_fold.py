@@ -55,7 +55,8 @@ def test_compaction_leaves_one_file_with_the_same_records(tmp_path: Path) -> Non
     with Iqdb.open_existing(path) as db:
         change(db)
         before = contents(path)
-        log_bytes = (tmp_path / "a.iqdb.wal").stat().st_size
+        log_bytes = db.info()["log_bytes"]  # the file may have room behind it
+        assert 64 < log_bytes <= (tmp_path / "a.iqdb.wal").stat().st_size
         report = db.compact()
         assert contents(path) == before
         assert names_in(tmp_path) == ["a.iqdb"]

@@ -247,8 +247,7 @@ def test_an_index_that_contradicts_itself_is_damage_and_is_built_anew(
     with monkeypatch.context() as patch:
         patch.setattr(HnswIndex, "build", staticmethod(build))
         with pytest.raises(StructureError, match="iqdb optimize"):
-            filled(vectors, path, HnswConfig(m=8)).close()
-        path.unlink()
+            filled(vectors, tmp_path / "refused.iqdb", HnswConfig(m=8))
         # What no writer puts in place may still come from elsewhere.
         patch.setattr(indexing, "_prove_index", lambda *_: None)
         filled(vectors, path, HnswConfig(m=8)).close()

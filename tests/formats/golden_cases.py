@@ -193,6 +193,17 @@ UPSERT: Operation = (
 
 UPSERT_WORD: Operation = ("upsert", [("new", [0.5, 0.25, 1.0], None)])
 HNSW = {"ef_construction": 50, "ef_search": 20, "filter_widen": 4, "kind": "hnsw", "m": 4, "seed": 7}
+IVF = {
+    "kind": "ivf",
+    "n_clusters": 4,
+    "n_probes": 2,
+    "pq_refine_factor": 4,
+    "pq_subvectors": None,
+    "seed": 7,
+    "training_sample_size": 50,
+    "use_pq": False,
+}
+IVF_PQ = IVF | {"use_pq": True}
 
 CASES = [
     Case("empty", "No records.", [], dim=4),
@@ -249,6 +260,53 @@ CASES = [
     Case("hnsw-dot", "With the norms of the rows.", words(40, 40), metric="dot", index=HNSW, shown=[0, 39]),
     Case("hnsw-manhattan", "With a log.", words(30, 3), [UPSERT_WORD], metric="manhattan", index=HNSW),
     Case("hnsw-hamming", "No codes, so no sections.", plain(5), metric="hamming", index=HNSW),
+    Case("ivf-cosine", "Lists around four centroids.", words(60, 5), index=IVF, shown=[0, 59]),
+    Case("ivf-dot", "With the norms of the rows.", words(40, 40), metric="dot", index=IVF, shown=[0, 39]),
+    Case("ivf-manhattan", "With a log.", words(30, 3), [UPSERT_WORD], metric="manhattan", index=IVF),
+    Case("ivf-hamming", "No centroids, so no sections.", plain(5), metric="hamming", index=IVF),
+    Case(
+        "ivf-few-rows",
+        "Fewer rows than lists were asked for.",
+        plain(3),
+        metric="euclidean",
+        index=IVF | {"n_clusters": 8},
+    ),
+    Case(
+        "ivf-zstd",
+        "The vectors are compressed, the lists are not.",
+        words(60, 33),
+        metric="euclidean",
+        index=IVF,
+        compression="zstd:3",
+        shown=[0, 59],
+    ),
+    Case(
+        "ivf-pq-euclidean",
+        "A byte for each part, and terms.",
+        words(60, 6),
+        metric="euclidean",
+        index=IVF_PQ | {"pq_subvectors": 3},
+        shown=[0, 59],
+    ),
+    Case(
+        "ivf-pq-dot", "No terms.", words(50, 8), metric="dot", index=IVF_PQ, compression="lz4", shown=[0, 49]
+    ),
+    Case(
+        "ivf-pq-halves",
+        "Half a byte for each part, in blocks of 32 rows.",
+        words(70, 68),
+        metric="euclidean",
+        index=IVF_PQ | {"pq_subvectors": 34},
+        shown=[0, 69],
+    ),
+    Case(
+        "ivf-pq-manhattan",
+        "An odd number of parts in halves.",
+        words(40, 33),
+        metric="manhattan",
+        index=IVF_PQ | {"pq_subvectors": 33},
+        shown=[0, 39],
+    ),
     Case("feature-compat", "An unknown bit of feature_compat is ignored.", plain(2), features=(1 << 40, 0)),
     Case(
         "feature-ro-compat",

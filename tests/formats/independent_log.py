@@ -84,7 +84,7 @@ def replay(log: bytes, snapshot: Snapshot) -> tuple[list[Record], Log]:
                 if whole(log, later, database_id):
                     sequence, settled = u64s(log, 2, later + 8)
                     require(sequence <= result.frames + 1 or settled <= at, place, "log damage")
-            result.torn_bytes = len(log) - at
+            result.torn_bytes = len(log[at:].rstrip(b"\0"))
             break
         body_bytes, frame_crc, type_ = u32s(log, 1, at + 4)[0], u32s(log, 1, at + 36)[0], log[at + 28]
         require(u64s(log, 1, at + 8)[0] == result.frames + 1, f"{place}: sequence", "log damage")

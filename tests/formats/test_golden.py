@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from generate_golden import GOLDEN, batch, files_of, hex_digest, identity, json_record, json_value, typed
 from golden_cases import CASES, Case
+from independent_index import check_index
 from independent_log import Log, read_database
 from independent_reader import Record, Snapshot
 
@@ -68,6 +69,18 @@ def test_a_reader_written_from_the_pages_reads_a_golden_file(name: str) -> None:
         assert hex_digest(records) == want["content_digest_with_log"]
     assert len(records) == want["n_records"]
     assert [json_record(item["row"], records[item["row"]]) for item in want["records"]] == want["records"]
+
+
+INDEXED = [name for name in NAMES if expected(name)["config"]["index"]["kind"] != "flat"]
+
+
+@pytest.mark.parametrize("name", INDEXED)
+def test_a_reader_written_from_the_pages_finds_the_index_that_they_describe(name: str) -> None:
+    snapshot, _, _ = independently(name)
+    n_sections = check_index((GOLDEN / f"{name}.iqdb").read_bytes(), snapshot)
+
+    assert n_sections == sum(section.startswith(("hnsw.", "ivf.")) for section in expected(name)["sections"])
+    assert bool(n_sections) == (snapshot.config["metric"] != "hamming")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 SECTOR_BYTES = 512
 _MAX_SUBSET_NAMES = 6
 _RANDOM_COMBINATIONS = 4
+_CUTS_OF_ZEROS = 4
 # Of a long write to the log, this many bytes at each end are torn one by one, and what is between by sectors.
 _EVERY_BYTE_OF = 1024
 # The position of what a failed sync has given up: no sync comes after it.
@@ -99,6 +100,9 @@ def _cuts(op: Op, *, every_byte: bool) -> list[int]:
     end = op.offset + len(op.data)
     first = (op.offset // SECTOR_BYTES + 1) * SECTOR_BYTES
     cuts = [at - op.offset for at in range(first, end, SECTOR_BYTES)]
+    if len(cuts) > _CUTS_OF_ZEROS and not any(op.data):
+        # Room made in the log: wherever it is torn, what is there are zeros.
+        return cuts[: _CUTS_OF_ZEROS // 2] + cuts[-_CUTS_OF_ZEROS // 2 :]
     if every_byte:
         size = len(op.data)
         inner = cuts if size > 2 * _EVERY_BYTE_OF else []

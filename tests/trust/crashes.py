@@ -13,7 +13,7 @@ from recorder import EMPTY, FailingMemory, Image, MemoryFiles
 from workloads import Contents, State, Work, packed, state_of, vector_of
 
 from iqdb_core import DamagedError, DatabaseNotFoundError, IndexKind, Iqdb, IqdbConfig, PersistError, opening
-from iqdb_core.storage.verify import verify_file
+from iqdb_core.verification import verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -157,8 +157,9 @@ class Checker:
         assert content is not None
         if content not in self._verified:
             self._verified.add(content)
-            report = verify_file(PATH, files=files, threads=1)
+            report = verify(PATH, files=files, threads=1)
             assert report.ok, report.findings
+            assert not report.index.get("unreachable_nodes"), "the graph has lost a node"
 
     def _create_again(self, files: MemoryFiles) -> None:
         config = IqdbConfig(dim=2, threads=1)

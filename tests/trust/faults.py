@@ -27,7 +27,7 @@ from workloads import HNSW, IVF, PQ, Work, batch_of, contents, state_of
 from iqdb_core import DatabaseNotFoundError, Error, FlatConfig, Iqdb, PersistError, PoisonedError
 from iqdb_core.storage import files as files_module
 from iqdb_core.storage.files import FileSystem
-from iqdb_core.storage.verify import verify_file
+from iqdb_core.verification import verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -366,7 +366,7 @@ def _check_reopened(path: str, acceptable: list[Any], folder: Path, said: str) -
             assert not left, f"not swept: {left}"
             db.upsert("at last", [1.0, 2.0, 3.0])
         db.close()
-        report = verify_file(path, threads=1)
+        report = verify(path, threads=1)
         assert report.ok, report.findings
     assert {entry.name for entry in folder.iterdir()} == {"a.iqdb"}
     with Iqdb.open_existing(path, read_only=True) as db:

@@ -31,7 +31,7 @@ from faults import scratch  # noqa: E402
 from workloads import HNSW, IVF  # noqa: E402
 
 from iqdb_core import DatabaseNotFoundError, FlatConfig, Iqdb, IqdbConfig  # noqa: E402
-from iqdb_core.storage.verify import verify_file  # noqa: E402
+from iqdb_core.verification import verify  # noqa: E402
 
 DIM = 3
 EXPORTED = "out.jsonl"
@@ -400,7 +400,7 @@ class Supervisor:
             # The next writer sees the same, sweeps, and goes on.
             assert self._read(read_only=False) == found
             assert found == self._read(read_only=True)
-            report = verify_file(self._path, threads=1)
+            report = verify(self._path, threads=1)
             assert report.ok, report.findings
             self._check_exported(found)
             left = {entry.name for entry in self._folder.iterdir()}

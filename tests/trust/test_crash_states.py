@@ -13,6 +13,8 @@ from crash_states import Crashes, file_variants, name_variants
 from recorder import MemoryFiles, Op, RecordedFiles, Trace
 from workloads import Work
 
+from iqdb_core import indexing
+from iqdb_core.index.ivf import IvfIndex
 from iqdb_core.log_link import LogLink
 
 SEED = 20
@@ -168,6 +170,28 @@ def test_a_writer_that_appends_behind_a_torn_tail_is_found(monkeypatch: pytest.M
     monkeypatch.setattr(MemoryFiles, "truncate", lambda self, file, size: None)
     monkeypatch.setattr(MemoryFiles, "write", append)
     find_violation(work, torn=True)
+
+
+def test_an_index_that_misses_a_record_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    update = IvfIndex.update
+
+    def loses_one(self: IvfIndex, *arguments: Any) -> Any:
+        arrays = dict(update(self, *arguments))
+        rows = arrays["ivf.rows"] = arrays["ivf.rows"].copy()
+        rows[0] = rows[1]
+        return arrays
+
+    def workload(work: Work) -> None:
+        work.create(index=workloads.IVF)
+        work.upsert_many(list(range(12)))
+        work.close(compact=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(IvfIndex, "update", loses_one)
+        # What the writer itself would notice.
+        patch.setattr(indexing, "_prove_index", lambda *_: None)
+        work = crashes.recorded(workload, "always")
+    find_violation(work, torn=False)
 
 
 # --- The model itself ---------------------------------------------------------------------------

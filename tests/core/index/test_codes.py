@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from iqdb_core import DistanceMetric, FlatConfig, HnswConfig, Iqdb, IqdbConfig
+from iqdb_core import DistanceMetric, FlatConfig, HnswConfig, Iqdb, IqdbConfig, IvfConfig
 from iqdb_core.errors import ChecksumError
-from iqdb_core.index import codes, memory_codes
+from iqdb_core.index import codes, flat, memory_codes
 from iqdb_core.index.codes import CodedScan
 from iqdb_core.index.hnsw import HnswIndex
 from iqdb_core.index.topk import TopK
@@ -68,21 +68,37 @@ def test_exact_search_of_a_graph_finds_what_a_flat_index_finds(
     assert bool(counted) == (metric in {"cosine", "dot", "euclidean"})
 
 
-@pytest.mark.parametrize("metric", ["cosine", "dot", "euclidean", "manhattan"])
-def test_a_flat_index_that_is_searched_often_makes_codes_and_finds_the_same(
-    metric: str, tmp_path: Path, counted: list[int], monkeypatch: pytest.MonkeyPatch
+BUSY: dict[str, Any] = {
+    "flat": FlatConfig(),
+    "ivf": IvfConfig(n_clusters=8),
+    "ivf-pq": IvfConfig(n_clusters=8, use_pq=True),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric"),
+    [
+        (kind, metric)
+        for kind in BUSY
+        for metric in ("cosine", "dot", "euclidean", "manhattan")
+        if (kind, metric) != ("ivf-pq", "cosine")  # there is no such index
+    ],
+)
+def test_an_index_that_is_scanned_often_makes_codes_and_finds_the_same(
+    kind: str, metric: str, tmp_path: Path, counted: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory_codes, "_PAYS_FROM", 25)
+    monkeypatch.setattr(flat, "_PAYS_FROM", 25)
     monkeypatch.setattr(memory_codes, "_LEAST_ROWS", 10)
     queries = clustered()[:25] + np.float32(0.01)
-    with written(tmp_path / "flat.iqdb", metric, FlatConfig()) as db:
-        first = hits(db, queries)
+    with written(tmp_path / "busy.iqdb", metric, BUSY[kind]) as db:
+        first = hits(db, queries, exact=True)
         assert not counted
-        for _ in range(4):
-            assert hits(db, queries) == first
+        assert hits(db, queries, exact=True) == first  # the first scans cost enough, so these make codes
         assert bool(counted) == (metric != "manhattan")
-        filtered = hits(db, queries, filter="part = 1")
-        assert [found[:1] for found in hits(db, queries[:1], filter="part = 1")] == [filtered[0][:1]]
+        filtered = hits(db, queries, exact=True, filter="part = 1")
+        one = hits(db, queries[:1], exact=True, filter="part = 1")
+        assert [found[:1] for found in one] == [filtered[0][:1]]
+        assert all(row % 3 == 1 for found in filtered for row, _ in found)
 
 
 class Array:
@@ -119,8 +135,10 @@ def test_codes_that_cannot_be_used_never_stand_in_the_way(bad: str | None, how: 
         return Array(array, damaged=name == bad and how == "damaged")
 
     found, wanted = TopK(3, 5), TopK(3, 5)
-    index = HnswIndex.open({"ef_search": 10}, DistanceMetric.EUCLIDEAN.tag, N, reader)
-    plain = HnswIndex.open({"ef_search": 10}, DistanceMetric.EUCLIDEAN.tag, N, lambda _: None)
+    index = HnswIndex.open({"ef_search": 10, "filter_widen": 4}, DistanceMetric.EUCLIDEAN.tag, N, reader)
+    plain = HnswIndex.open(
+        {"ef_search": 10, "filter_widen": 4}, DistanceMetric.EUCLIDEAN.tag, N, lambda _: None
+    )
     for one, out in ((index, found), (plain, wanted)):
         assert (
             one.search(

@@ -20,6 +20,7 @@ from iqdb_core import (
     Iqdb,
     IqdbConfig,
     IvfConfig,
+    _kernels,
 )
 
 if TYPE_CHECKING:
@@ -197,17 +198,42 @@ def test_product_quantisation_is_refused_where_it_misleads(metric: str) -> None:
         open_database("ivf-pq", metric=metric)
 
 
-def test_the_file_is_the_same_for_any_number_of_threads(kind: str, tmp_path: Path) -> None:
-    images = []
-    for threads in (1, 2, 3):
-        path = tmp_path / f"{threads}.iqdb"
-        config = IqdbConfig(
-            dim=DIM, metric=DistanceMetric.DOT, index=KINDS[kind], threads=threads, database_id=bytes(16)
-        )
-        with Iqdb.open_with(path, config) as db:
-            db.upsert_many(range(3000), clustered(3000))
-        images.append(path.read_bytes())
-    assert images[0] == images[1] == images[2]
+@pytest.mark.parametrize(("kind", "metric"), KINDS_AND_METRICS)
+def test_the_file_is_the_same_for_any_number_of_threads_and_any_kernels(
+    kind: str, metric: str, tmp_path: Path
+) -> None:
+    vectors = clustered(1600)
+    images: dict[tuple[str, int], list[bytes]] = {}
+    before = _kernels.variant()
+    try:
+        for variant in _kernels.variants():
+            _kernels.set_variant(variant)
+            for threads in (1, 2):
+                path = tmp_path / f"{variant}-{threads}.iqdb"
+                config = IqdbConfig(
+                    dim=DIM,
+                    metric=DistanceMetric.parse(metric),
+                    index=KINDS[kind],
+                    threads=threads,
+                    database_id=bytes(16),
+                )
+                stages = images[variant, threads] = []
+                with Iqdb.open_with(path, config) as db:
+                    db.upsert_many(range(1500), vectors[:1500])
+                    db.flush()  # builds the index
+                    stages.append(path.read_bytes())
+                    db.upsert_many(range(1450, 1600), vectors[1450:])
+                    db.delete_many(range(0, 100, 3))
+                    db.flush()  # extends and repairs it
+                    stages.append(path.read_bytes())
+                    db.optimize()  # builds it anew
+                stages.append(path.read_bytes())
+    finally:
+        _kernels.set_variant(before)
+    first = images[_kernels.variants()[0], 1]
+    for where, stages in images.items():
+        for stage, (image, wanted) in enumerate(zip(stages, first, strict=True)):
+            assert image == wanted, (where, stage)
 
 
 def test_searches_see_writes_at_once_and_after_a_fold(kind: str, place: Path | None) -> None:

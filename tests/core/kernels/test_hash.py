@@ -70,6 +70,21 @@ def test_hash_vectors_hashes_the_bytes_of_each_row(shape: tuple[int, int], threa
     assert out.tolist() == [both(row.tobytes()) for row in vectors]
 
 
+@pytest.mark.parametrize("variant", _kernels.variants())
+def test_every_variant_hashes_rows_of_any_length_and_number(variant: str) -> None:
+    before = _kernels.variant()
+    _kernels.set_variant(variant)
+    try:
+        for dim in (*range(1, 36), 128, 131):
+            vectors = np.random.default_rng(dim).standard_normal((8, dim), np.float32)
+            for n in range(9):
+                out = pairs(n)
+                _kernels.hash_vectors(vectors[:n], out)
+                assert out.tolist() == [both(row.tobytes()) for row in vectors[:n]]
+    finally:
+        _kernels.set_variant(before)
+
+
 def test_hash_vectors_tells_zero_from_minus_zero() -> None:
     out = pairs(2)
     _kernels.hash_vectors(np.array([[0.0], [-0.0]], np.float32), out)

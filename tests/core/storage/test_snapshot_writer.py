@@ -105,7 +105,7 @@ def test_bytes_do_not_depend_on_threads_spools_or_sink(
     batch = records([f"id {i * 7919 % 20_000}" for i in range(20_000)], 16, TAGS * 200)
     expected = image(batch, compression)
     monkeypatch.setattr(section_stream, "_SPOOL_BYTES", 5000)
-    monkeypatch.setattr(section_stream, "_BUFFER_BYTES", 7000)
+    monkeypatch.setattr(section_stream, "_WRITE_BYTES", 7000)
     monkeypatch.setattr(section_stream, "_WRITEBACK_BYTES", 9000)
     monkeypatch.setattr(snapshot_writer, "_OVERLAP_BYTES", 1)
     file = OS_FILES.create_temporary(str(tmp_path / "db"))
@@ -358,10 +358,10 @@ def test_a_full_disk_while_vectors_stream_reaches_the_caller(
     config: Callable[..., dict[str, Any]],
     database_id: bytes,
 ) -> None:
-    files.fail = {"write": 1}
     file = files.create_temporary(str(tmp_path / "db"))
     with SnapshotWriter(file, config(128), database_id, files) as writer:
         writer.append(records(4096, 128))
+        files.fail = {"write": 1}
         with pytest.raises(FileIOError, match="No space left"):
             writer.append(records(range(5000, 9096), 128))
 
