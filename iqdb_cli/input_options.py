@@ -13,7 +13,7 @@ InputFormat = Annotated[
     typer.Option(
         "--input-format",
         help="The format of the sources. The default is the extension (.npy; .parquet, .pq; .jsonl, "
-        ".ndjson, .json), else the first bytes.",
+        ".ndjson, .json; .iqdb), else the first bytes.",
     ),
 ]
 

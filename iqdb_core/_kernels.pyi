@@ -156,6 +156,17 @@ class StoredCodes:
             meaning; then the outputs mean nothing.
         """
 
+def coarsen_codes(codes: Buffer, out_coarse: Buffer, out_lengths: Buffer, threads: int = 1) -> None:
+    """
+    Keep the upper four bits of codes (uint8[n, stride]).
+
+    Args:
+        codes: uint8[n, stride].
+        out_coarse: uint8[n, w], w = 32 bytes for every 64 of the stride, rounded up.
+        out_lengths: int32[n]: sum of squares of what each coarse code stands for.
+        threads: At most so many threads.
+    """
+
 def train_codes(rows: Buffer, metric: int) -> list[float]:
     """
     The code model for rows (float32[n, dim]) under a metric (0 to 3), as a list of float64:
@@ -176,7 +187,7 @@ def encode_codes(model: Buffer, rows: Buffer, out_codes: Buffer, out_lengths: Bu
         threads: At most so many threads.
     """
 
-def extend_graph(metric: int, codes: Buffer, lengths: Buffer, links: Buffer, entries: Buffer, fresh: Buffer, m: int, ef_construction: int, seed: int, threads: int = 1) -> list[int]:
+def extend_graph(metric: int, codes: Buffer, lengths: Buffer, links: Buffer, entries: Buffer, fresh: Buffer, m: int, ef_construction: int, seed: int, threads: int = 1, coarse: Buffer | None = None, coarse_lengths: Buffer | None = None) -> list[int]:
     """
     Insert rows into a graph, and return its entries.
 
@@ -191,6 +202,8 @@ def extend_graph(metric: int, codes: Buffer, lengths: Buffer, links: Buffer, ent
         ef_construction: Breadth of the walk that finds them.
         seed: Order of insertion.
         threads: At most so many threads; the result does not depend on it.
+        coarse: uint8[n, coarse stride], as coarsen_codes writes it: what walks are to read. None: the codes.
+        coarse_lengths: int32[n], with it.
     """
 
 def carry_graph(metric: int, codes: Buffer, lengths: Buffer, links: Buffer, old_links: Buffer, old_entries: Buffer, target: Buffer, m: int, ef_construction: int, threads: int = 1) -> list[int]:
@@ -223,7 +236,7 @@ def check_graph(links: Buffer, entries: Buffer, threads: int = 1) -> tuple[list[
 class StoredGraph:
     """A graph over codes, searched in place."""
 
-    def __init__(self, metric: int, dim: int, model: Buffer, codes: Buffer, lengths: Buffer, links: Buffer, entries: Buffer, norms: Buffer | None = None, code_blocks: tuple[Buffer, Buffer, int] | None = None, link_blocks: tuple[Buffer, Buffer, int] | None = None) -> None: ...
+    def __init__(self, metric: int, dim: int, model: Buffer, codes: Buffer, lengths: Buffer, links: Buffer, entries: Buffer, norms: Buffer | None = None, code_blocks: tuple[Buffer, Buffer, int] | None = None, link_blocks: tuple[Buffer, Buffer, int] | None = None, coarse: Buffer | None = None, coarse_lengths: Buffer | None = None, coarse_blocks: tuple[Buffer, Buffer, int] | None = None) -> None: ...
 
     def search(self, vectors: Buffer, queries: Buffer, k: int, breadth: int, scored: int, out_rows: Buffer, out_distances: Buffer, out_counts: Buffer, out_visited: Buffer, *, mask: Buffer | None = None, threads: int = 1, vector_blocks: tuple[Buffer, Buffer, int] | None = None, max_distance: float = ..., filtered: bool = False) -> tuple[int, int]:
         """
@@ -233,7 +246,20 @@ class StoredGraph:
         pass alone, and nodes that do not are passed through.
 
         Returns:
-            (0, 0), or what is damaged (1 codes, 2 links, 3 vectors) and its block; then the outputs mean nothing.
+            (0, 0), or what is damaged (1 codes, 2 links, 3 vectors, 4 coarse codes) and its block; then the outputs mean nothing.
+        """
+
+class SingleSearch:
+    """Searches of a StoredGraph with one query, over all rows."""
+
+    def __init__(self, graph: StoredGraph, vectors: Buffer, vector_blocks: tuple[Buffer, Buffer, int] | None, breadth: int, scored: int, rows: int, rows_per_ef: int) -> None: ...
+
+    def nearest(self, query: object, k: object, ef: object) -> tuple[list[int], list[float]] | None:
+        """
+        Return the rows of the k nearest and their distances, as two lists, or None.
+
+        None says to search by StoredGraph.search, or to scan: the arguments need a conversion or are wrong, the graph is
+        small for its ef, a part of the file is damaged, or the walk came short.
         """
 
 def train_clusters(model: Buffer, codes: Buffer, metric: int, iterations: int, seed: int, out_centroids: Buffer, threads: int = 1) -> None:

@@ -180,6 +180,11 @@ class AsyncIqdb(AsyncSearching, AsyncTuning):
         return self._db.read_only
 
     @property
+    def format_version(self) -> int:
+        """The version of the snapshot's format: 3, or 1 or 2 of a database of iqdb 1.x, held in memory."""
+        return self._db.format_version
+
+    @property
     def dim(self) -> int:
         """Components of a vector."""
         return self._db.dim

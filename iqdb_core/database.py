@@ -11,6 +11,7 @@ from iqdb_core.search import vector_buffer
 from iqdb_core.search_request import at_least_one, parsed_filter
 from iqdb_core.searching import Searching
 from iqdb_core.storage.files import OS_FILES
+from iqdb_core.storage.layout import SNAPSHOT_VERSION
 from iqdb_core.tuning import Tuning
 from iqdb_core.types import DistanceMetric, validate_id, validate_metadata
 
@@ -109,7 +110,8 @@ class Iqdb(Searching, Tuning):
         Args:
             path: the file.
             read_only: take no lock and write nothing. Such a handle sees the database as it is at
-                this moment, until `refresh`.
+                this moment, until `refresh`. A database of iqdb 1.x can only be opened so; its records
+                are read into memory (at most 8 GiB of them), and every search is exact.
             fsync: when a write reaches the disk.
             threads: threads that a search may use; None: `IQDB_NUM_THREADS`, else all cores.
             auto_compact: rows at which the handle compacts by itself; see `IqdbConfig`.
@@ -120,6 +122,7 @@ class Iqdb(Searching, Tuning):
         Raises:
             DatabaseNotFoundError: nothing is at the path.
             InvalidParameterError: `lock_wait` is negative or not finite.
+            LegacyFormatError: it is one of iqdb 1.x, and this is not for reading only.
             LockedError: another handle has it open for writing, and so wants this one.
             PersistError: a leaf says what else is wrong with the file.
         """
@@ -186,6 +189,12 @@ class Iqdb(Searching, Tuning):
     def read_only(self) -> bool:
         """Whether the handle was opened for reading only."""
         return self._store.read_only
+
+    @property
+    def format_version(self) -> int:
+        """The version of the snapshot's format: 3, or 1 or 2 of a database of iqdb 1.x, held in memory."""
+        legacy = self._store.legacy
+        return SNAPSHOT_VERSION if legacy is None else legacy.version
 
     @property
     def dim(self) -> int:

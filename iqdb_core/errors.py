@@ -254,7 +254,7 @@ class LegacyFormatError(PersistError):
         name = os.fspath(path)
         super().__init__(
             path,
-            f"has format {version} of iqdb 1.x, which is read and never written; "
+            f"has format {version} of iqdb 1.x, which can only be read; "
             f'"iqdb compact {name} -o NEW.iqdb" makes a database of it that can be written',
         )
 

@@ -12,15 +12,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from iqdb_core.errors import (
-    DatabaseExistsError,
     DatabaseNotFoundError,
     FileIOError,
     NotRepresentableError,
-    UnsupportedVersionError,
 )
 from iqdb_core.legacy import LEGACY_VERSIONS
 from iqdb_core.legacy.database import LegacyDatabase
-from iqdb_core.log_link import log_path
+from iqdb_core.legacy.layout import SCHEMES, SNAPSHOT_MAGIC
 from iqdb_core.storage.files import OS_FILES, FileSystem, OpenFile
 from iqdb_core.storage.snapshot import Snapshot
 from iqdb_core.storage.snapshot_writer import SnapshotWriter
@@ -52,34 +50,6 @@ class LegacyFacts:
     version: int
     file_bytes: int
     notes: tuple[str, ...]
-
-
-def is_legacy(error: UnsupportedVersionError) -> bool:
-    """Say whether a snapshot was refused only because it is one of iqdb 1.x."""
-    return error.what == "snapshot" and error.found in LEGACY_VERSIONS
-
-
-def legacy_version(path: str | os.PathLike[str], files: FileSystem = OS_FILES) -> int | None:
-    """Return the version of a snapshot of iqdb 1.x, None for any other file.
-
-    Raises:
-        DatabaseNotFoundError: there is no file.
-        FileIOError: the system refused.
-    """
-    from iqdb_core.legacy.layout import SNAPSHOT_MAGIC
-
-    try:
-        file = files.open_read(files.resolve(path))
-    except FileIOError as error:
-        if error.errno in {errno.ENOENT, errno.ENOTDIR}:
-            raise DatabaseNotFoundError(path) from error
-        raise
-    try:
-        head = files.read(file, 12, 0)
-    finally:
-        files.close(file)
-    version = int.from_bytes(head[8:], "little")
-    return version if head[:8] == SNAPSHOT_MAGIC and version in LEGACY_VERSIONS else None
 
 
 def legacy_store(file: OpenFile, settings: HandleSettings, files: FileSystem) -> Store:
@@ -127,12 +97,7 @@ def open_legacy(
     """
     real = files.resolve(path)
     for _ in range(_ATTEMPTS):
-        try:
-            file = files.open_read(real)
-        except FileIOError as error:
-            if error.errno in {errno.ENOENT, errno.ENOTDIR}:
-                raise DatabaseNotFoundError(path) from error
-            raise
+        file = _opened(real, path, files)
         try:
             database = LegacyDatabase.open(file, files, salvage=salvage)
             mine, there = files.status(file), files.status_at(real)
@@ -154,6 +119,7 @@ class ConversionReport:
         n_rows: records in both.
         digest: the content digest of the new one.
         notes: what was left out or is not as it was, a sentence each.
+        lost: of these, what could not be read of a damaged log.
     """
 
     version: int
@@ -162,6 +128,7 @@ class ConversionReport:
     n_rows: int
     digest: str
     notes: tuple[str, ...]
+    lost: tuple[str, ...] = ()
 
 
 def convert(
@@ -170,6 +137,7 @@ def convert(
     *,
     compression: Compression | str | None = None,
     threads: int | None = None,
+    salvage: bool = False,
     progress: Callable[[int], object] | None = None,
     files: FileSystem = OS_FILES,
 ) -> ConversionReport:
@@ -177,7 +145,8 @@ def convert(
 
     Order, ids, vectors, metadata and the index with its settings are carried over, and the index is built.
     The new file has the mode of the old one, is read back and compared before it gets its name, and is
-    durable when this returns. The old files are only read.
+    durable when this returns. The old files are only read. With `salvage` a damaged log is read as far as
+    its frames are whole, and the notes say what was lost.
 
     Raises:
         DatabaseExistsError: something is at the target, or a log is beside it.
@@ -186,8 +155,11 @@ def convert(
     """
     from iqdb_core.bulk import create_from
 
-    database = open_legacy(path, files)
+    database = open_legacy(path, files, salvage=salvage)
     config, notes = database.config()
+    scheme = SCHEMES[database.snapshot.scheme]
+    if scheme != "none" and compression is None:
+        notes.append(f"the old file is compressed ({scheme}), the new one is not; --compression changes that")
     config = replace(config, threads=threads)
     if compression is not None:
         config = config.with_compression(compression)
@@ -212,17 +184,30 @@ def convert(
         n_rows=report.n_rows,
         digest=report.digest,
         notes=(*database.notes(), *notes),
+        lost=tuple(database.lost),
     )
 
 
-def check_free_for_legacy(path: str | os.PathLike[str], files: FileSystem = OS_FILES) -> str:
-    """Return the real path of a snapshot that is to be exported for iqdb 1.x.
+def legacy_version(path: str | os.PathLike[str], files: FileSystem = OS_FILES) -> int | None:
+    """Return the version of a snapshot of iqdb 1.x, None for any other file.
 
     Raises:
-        DatabaseExistsError: something is there, or a log that 1.x would replay onto the snapshot.
+        DatabaseNotFoundError: there is no file.
+        FileIOError: the system refused.
     """
-    real = files.resolve(path)
-    for taken in (real, log_path(real)):
-        if files.exists(taken):
-            raise DatabaseExistsError(taken)
-    return real
+    file = _opened(files.resolve(path), path, files)
+    try:
+        head = files.read(file, 12, 0)
+    finally:
+        files.close(file)
+    version = int.from_bytes(head[8:], "little")
+    return version if head[:8] == SNAPSHOT_MAGIC and version in LEGACY_VERSIONS else None
+
+
+def _opened(real: str, path: str | os.PathLike[str], files: FileSystem) -> OpenFile:
+    try:
+        return files.open_read(real)
+    except FileIOError as error:
+        if error.errno in {errno.ENOENT, errno.ENOTDIR}:
+            raise DatabaseNotFoundError(path) from error
+        raise

@@ -102,7 +102,7 @@ def open_for_writing(
         _attach_log(store)
     except UnsupportedVersionError as error:
         files.release(file)
-        from iqdb_core.legacy_opening import is_legacy
+        from iqdb_core.legacy import is_legacy
 
         if is_legacy(error):
             raise LegacyFormatError(path, error.found) from error
@@ -212,10 +212,12 @@ def _read(file: OpenFile, real: str, settings: HandleSettings, files: FileSystem
     try:
         snapshot = Snapshot.open(real, files, file=file)
     except UnsupportedVersionError as error:
-        from iqdb_core.legacy_opening import is_legacy, legacy_store
+        from iqdb_core.legacy import is_legacy
 
         if not is_legacy(error):
             raise
+        from iqdb_core.legacy_opening import legacy_store
+
         store = legacy_store(file, settings, files)
         store.log_status = status
         return store if _is_at(files, file, real) else None

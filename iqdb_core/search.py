@@ -187,6 +187,16 @@ def merged(
     return [_merged_hits(view, base_out, delta_out, query, k) for query in range(n_queries)]
 
 
+def nearest(view: View, query: object, k: object, ef: object) -> list[Hit] | None:
+    """Return the hits of one query in a view that is whole, or None when it takes `search` to tell."""
+    base = view.base
+    found = base.nearest(query, k, ef)
+    if found is None:
+        return None
+    rows, distances = found
+    return list(map(make_hit, base.ids(rows), distances, repeat(base.snapshot), rows))
+
+
 def _base_hits(view: View, out: TopK, query: int) -> list[Hit]:
     base = view.base
     start = query * out.k

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from iqdb_core.search import query_block, search, vector_buffer
+from iqdb_core.search import nearest, query_block, search, vector_buffer
 from iqdb_core.search_request import search_request
 
 if TYPE_CHECKING:
@@ -51,6 +51,14 @@ class Searching:
             DamagedError: a part of the file that the answer depends on is damaged.
         """
         store = self._store
+        if filter is None and not exact and max_distance is None and n_probes is None and store.cache is None:
+            # Most calls are of this kind, and a walk takes so little that every line here counts. A view
+            # that is whole has no bitmap that could change, so that it needs no lease.
+            whole = store.view()
+            if whole.is_whole:
+                hits = nearest(whole, query, k, ef)
+                if hits is not None:
+                    return hits
         view = store.lease()
         try:
             buffer = vector_buffer(query, view.base.snapshot.dim, "query")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from iqdb_core.errors import DamagedError
 from iqdb_core.id_lookup import IdLookup
 from iqdb_core.storage.layout import BLOCK_LOG2, IDS
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
     from iqdb_core.delta import DeltaView
     from iqdb_core.filters import Filter
-    from iqdb_core.index.protocol import Buffer, Index
+    from iqdb_core.index.protocol import Buffer, Index, SingleSearch
     from iqdb_core.storage.snapshot import Snapshot, VectorBlock
     from iqdb_core.types import VectorId
 
@@ -20,10 +21,14 @@ _CACHED_MASKS = 8
 _IDS_PER_BLOCK_LOG2 = BLOCK_LOG2 - 3
 
 
+def _ask_the_index(query: object, k: object, ef: object) -> None:
+    """Answer nothing."""
+
+
 class Base:
     """A snapshot with what is derived from it and shared by all views on it."""
 
-    __slots__ = ("_integer_ids", "_masks", "_vectors", "index", "lookup", "snapshot")
+    __slots__ = ("_integer_ids", "_masks", "_single", "_vectors", "index", "lookup", "snapshot")
 
     def __init__(self, snapshot: Snapshot, index: Index) -> None:
         self.snapshot = snapshot
@@ -32,6 +37,7 @@ class Base:
         self._vectors: VectorBlock | None = None
         self._integer_ids: tuple[memoryview, bytearray] | None = None
         self._masks: dict[Filter, bytearray] = {}
+        self._single: SingleSearch | None = None
 
     def vectors(self) -> VectorBlock:
         """Return the vectors as kernels take them."""
@@ -39,6 +45,21 @@ class Base:
         if block is None:
             block = self._vectors = self.snapshot.vectors()
         return block
+
+    def nearest(self, query: object, k: object, ef: object) -> tuple[list[int], list[float]] | None:
+        """Return rows and distances of the nearest of all rows, or None: then the index is to be asked.
+
+        The arguments need not be checked: with anything unusual the answer is None.
+        """
+        single = self._single
+        if single is None:
+            prepare = getattr(self.index, "single_search", None)
+            try:
+                single = None if prepare is None else prepare(self.vectors())
+            except (TypeError, ValueError, DamagedError):
+                single = None  # the long way reports what is wrong
+            self._single = single = single or _ask_the_index
+        return single(query, k, ef)
 
     def ids(self, rows: Iterable[int]) -> list[VectorId]:
         """Return the ids of rows; quick where they are integers in blocks that were verified before."""
@@ -78,10 +99,11 @@ class View:
         delta: the rows written since, or None when there are none.
         n_base: snapshot rows that are still seen.
         n_records: records in all.
+        is_whole: whether all there is are the snapshot's rows, none of them replaced or deleted.
         leases: searches and other readers at work on this view; guarded by the store.
     """
 
-    __slots__ = ("base", "delta", "leases", "live", "n_base", "n_records")
+    __slots__ = ("base", "delta", "is_whole", "leases", "live", "n_base", "n_records")
 
     def __init__(self, base: Base, live: bytearray | None, n_base: int, delta: DeltaView | None) -> None:
         self.base = base
@@ -89,6 +111,7 @@ class View:
         self.delta = delta
         self.n_base = n_base
         self.n_records = n_base + (delta.n_live if delta is not None else 0)
+        self.is_whole = live is None and self.n_records == n_base
         self.leases = 0
 
     def base_candidates(self, condition: Filter | None) -> Buffer | None:

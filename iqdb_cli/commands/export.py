@@ -11,6 +11,7 @@ import typer
 
 from iqdb_cli import terminal
 from iqdb_cli.exit_codes import UsageError
+from iqdb_cli.legacy_notes import tell_of_legacy
 from iqdb_cli.options import Database
 from iqdb_cli.output import open_output
 from iqdb_core.database import Iqdb
@@ -30,6 +31,7 @@ class ExportFormat(enum.Enum):
     NPY = "npy"
     PARQUET = "parquet"
     JSONL = "jsonl"
+    IQDB2 = "iqdb2"
 
 
 _FORMAT_OF_EXTENSION = {
@@ -46,6 +48,7 @@ EXAMPLES = """
   iqdb export notes.iqdb -o notes.parquet
   iqdb export notes.iqdb --filter "lang = 'en'" | head -n 3
   iqdb export notes.iqdb -o v.npy --ids-out ids.npy --metadata-out m.jsonl
+  iqdb export notes.iqdb --format iqdb2 -o old.iqdb
 """
 
 
@@ -65,8 +68,9 @@ def command(
         ExportFormat | None,
         typer.Option(
             "--format",
-            help="Write this format. The default is the extension of FILE, else jsonl. All three give an "
-            "import exactly the same records; npy needs --ids-out and --metadata-out for that.",
+            help="Write this format. The default is the extension of FILE, else jsonl. The first three give "
+            "an import exactly the same records; npy needs --ids-out and --metadata-out for that. iqdb2 is a "
+            "database that iqdb 1.x opens.",
         ),
     ] = None,
     filter_expression: Annotated[
@@ -91,19 +95,25 @@ def command(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
 ) -> None:
-    """Export all records to .npy, Parquet or JSON lines.
+    """Export all records to .npy, Parquet or JSON lines, or for iqdb 1.x.
 
     Records come in the order in which they were inserted. An import of what was exported gives a
     database with the same content digest: ids of all kinds, every bit of the vectors, and metadata with
     its types, where an absent key, a null, an empty mapping and none at all stay four different things.
+    For iqdb 1.x text ids become bytes; what it cannot hold is refused before anything is written, and
+    FILE is never replaced.
     """
     from iqdb_cli.exporters.survey import survey_of
 
     chosen = _choose_format(export_format, output)
     if (ids_out or metadata_out) and chosen is not ExportFormat.NPY:
         raise UsageError(f"--ids-out and --metadata-out go with npy; {chosen.value} holds everything itself")
+    if chosen is ExportFormat.IQDB2:
+        _export_legacy(db, output, filter_expression, force=force)
+        return
     _check_targets([output, ids_out, metadata_out], force=force)
     with Iqdb.open_existing(db, read_only=True) as handle:
+        tell_of_legacy(handle, db)
         rows = _rows_at_once(handle)
 
         def batches(*, vectors: bool = True) -> Iterator[RecordBatch]:
@@ -127,6 +137,40 @@ def command(
                     beside = [target(path) if path else None for path in (ids_out, metadata_out)]
                     _write_npy(batches(), survey, handle.dim, target(output), *beside)
     terminal.note(f"{db}: {count:,} record{'' if count == 1 else 's'} exported")
+
+
+def _export_legacy(db: str, output: str | None, filter_expression: str | None, *, force: bool) -> None:
+    from iqdb_cli.progress import ProgressBar
+    from iqdb_core.legacy.writer import write_legacy
+
+    if output is None or output == "-":
+        raise UsageError("iqdb2 is a database; add --output FILE")
+    if force:
+        raise UsageError("--force does not go with iqdb2: a database is never replaced")
+    with Iqdb.open_existing(db, read_only=True) as handle:
+        tell_of_legacy(handle, db)
+        total = 0 if filter_expression else len(handle)
+        done = 0
+
+        def fraction() -> float | None:
+            return done / total if total else None
+
+        with ProgressBar("export", fraction) as bar:
+
+            def progress(count: int) -> None:
+                nonlocal done
+                done = count
+                bar.update(count)
+
+            report = write_legacy(
+                output,
+                handle.config,
+                lambda: handle.batches(filter=filter_expression),
+                progress=progress,
+            )
+    for text in report.notes:
+        terminal.note(f"iqdb: {output}: {text}")
+    terminal.note(f"{db}: {report.n_rows:,} record{'' if report.n_rows == 1 else 's'} exported")
 
 
 def _rows_at_once(handle: Iqdb) -> int:

@@ -12,6 +12,7 @@ from iqdb_cli.exit_codes import ExitStatus, UsageError
 from iqdb_cli.hit_formats import vector_json
 from iqdb_cli.id_arguments import given_ids
 from iqdb_cli.ids import format_id, id_to_json, metadata_to_json, to_json
+from iqdb_cli.legacy_notes import tell_of_legacy
 from iqdb_cli.npy_output import npy_preamble
 from iqdb_cli.options import Database, OutputFile
 from iqdb_cli.output import Output, open_output
@@ -70,6 +71,7 @@ def command(
     n_found = missing = 0
     vectors: list[bytes] = []
     with Iqdb.open_existing(db, read_only=True) as handle, open_output(output, database=db) as out:
+        tell_of_legacy(handle, db)
         for record_id in given_ids(ids, f"iqdb get {db}"):
             vector = handle.vector_bytes(record_id)
             if vector is None:

@@ -41,8 +41,9 @@ from iqdb_cli.input_options import (
     VectorField,
     split_columns,
 )
+from iqdb_cli.inputs.source import ByteSource, InputKind, kind_of
 from iqdb_cli.options import Database, Threads, Wait
-from iqdb_core.config import Compression, FlatConfig, IqdbConfig
+from iqdb_core.config import Compression, IqdbConfig
 from iqdb_core.database import Iqdb
 from iqdb_core.errors import ConfigConflictError, DatabaseNotFoundError, DuplicateIdError
 from iqdb_core.types import DistanceMetric
@@ -63,6 +64,7 @@ EXAMPLES = """
   iqdb import notes.iqdb notes.parquet --metric cosine --columns lang,year
   iqdb import notes.iqdb vectors.npy --ids ids.npy --metadata notes.jsonl
   iqdb import notes.iqdb notes.parquet --metric cosine --index hnsw --m 24
+  iqdb import notes.iqdb old.iqdb
   embed notes/*.txt | iqdb import notes.iqdb - --input-format jsonl
 """
 
@@ -73,7 +75,8 @@ def command(
         list[str],
         typer.Argument(
             metavar="SOURCE",
-            help='Files or FIFOs of records: .npy, Parquet or JSON lines. "-" is stdin.',
+            help="Files or FIFOs of records: .npy, Parquet or JSON lines, or databases, also of iqdb 1.x. "
+            '"-" is stdin.',
             show_default=False,
         ),
     ],
@@ -82,7 +85,7 @@ def command(
         typer.Option(
             "--metric",
             help="Create the database if it does not exist, with this distance and the dimension of the "
-            "vectors.",
+            "vectors. A single database as SOURCE is enough for that: its settings are taken.",
         ),
     ] = None,
     input_format: InputFormat = None,
@@ -179,7 +182,7 @@ def command(
     )
     wanted = _Wanted(metric, index, index_options, compression, model, database_id)
     exists = os.path.lexists(db)
-    if not exists and metric is None:
+    if not exists and metric is None and not (len(sources) == 1 and _is_database(sources[0], input_format)):
         raise DatabaseNotFoundError(db)
     started = time.monotonic()
     handle = Iqdb.open_existing(db, threads=threads, lock_wait=wait) if exists else None
@@ -216,6 +219,13 @@ def command(
     terminal.note(f"{db}: {taken}: {_counts(report)}")
 
 
+def _is_database(path: str, kind: InputKind | None) -> bool:
+    if path == "-" or kind is not None:
+        return kind is InputKind.IQDB
+    with closing(ByteSource(path)) as source:
+        return kind_of(source, None) is InputKind.IQDB
+
+
 def _counts(report: BulkReport) -> str:
     parts = [f"{report.rows_added:,} added", f"{report.rows_replaced:,} replaced"]
     repeated = report.rows_read - report.rows_added - report.rows_replaced
@@ -244,14 +254,18 @@ class _Wanted:
         self._database_id = None if database_id is None else parse_database_id(database_id)
 
     def config(self, inputs: Inputs, threads: int | None) -> IqdbConfig:
-        """Return the configuration of a new database."""
-        assert self._metric is not None
+        """Return the configuration of a new database: what was asked for, else that of a database source."""
+        source = inputs.config
+        if source is None:
+            assert self._metric is not None
+            source = IqdbConfig(dim=inputs.dim, metric=self._metric)
+        model = {} if self._model is None else {"model": self._model}
         return IqdbConfig(
             dim=inputs.dim,
-            metric=self._metric,
-            index=self._index_options.config(self._index) or FlatConfig(),
-            compression=self._compression or Compression.NONE,
-            provenance={} if self._model is None else {"model": self._model},
+            metric=self._metric or source.metric,
+            index=self._index_options.config(self._index, source.index) or source.index,
+            compression=self._compression or source.compression,
+            provenance={**source.provenance, **model},
             database_id=self._database_id,
             threads=threads,
         )

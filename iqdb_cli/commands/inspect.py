@@ -38,9 +38,19 @@ def command(db: Database, as_json: Json = False) -> int:
     back what is dead. The content digest is the same for the same records, in whatever order, file or
     compression they are.
     """
+    from iqdb_core.errors import UnsupportedVersionError
     from iqdb_core.storage.inspect import inspect_file
 
-    facts = inspect_file(db)
+    try:
+        facts = inspect_file(db)
+    except UnsupportedVersionError as error:
+        from iqdb_core.legacy import is_legacy
+
+        if not is_legacy(error):
+            raise
+        from iqdb_core.legacy.report import inspect_legacy
+
+        facts = inspect_legacy(db)
     with open_output() as out:
         if as_json:
             out.write_line(to_json(facts))
@@ -56,8 +66,7 @@ def _write_text(out: Output, facts: dict[str, Any]) -> None:
     if facts["config"] is not None:
         rows += _config_rows(facts["config"])
     if facts["header"] is not None:
-        rows.append(("format", f"snapshot {facts['header']['version']}"))
-        rows.append(("database id", facts["header"]["database_id"]))
+        rows += _format_rows(facts["header"])
     rows += _digest_rows(facts)
     rows += [("problem", f"{item['file']}, {item['part']}: {item['problem']}") for item in facts["problems"]]
     if facts["problems"]:
@@ -80,6 +89,13 @@ def _config_rows(config: dict[str, Any]) -> list[tuple[str, str]]:
         ("compression", config["compression"]),
         *sorted(config["provenance"].items()),
     ]
+
+
+def _format_rows(header: dict[str, Any]) -> list[tuple[str, str]]:
+    database_id = header.get("database_id")
+    if database_id is None:
+        return [("format", f"snapshot {header['version']} of iqdb 1.x, which is only read")]
+    return [("format", f"snapshot {header['version']}"), ("database id", database_id)]
 
 
 def _wrapped(label: str, text: str) -> list[tuple[str, str]]:

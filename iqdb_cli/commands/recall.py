@@ -10,6 +10,7 @@ import typer
 from iqdb_cli import terminal
 from iqdb_cli.exit_codes import ExitStatus, UsageError
 from iqdb_cli.ids import to_json
+from iqdb_cli.legacy_notes import tell_of_legacy
 from iqdb_cli.options import Database, Threads, Wait
 from iqdb_cli.output import Output, open_output
 from iqdb_cli.progress import ProgressBar
@@ -120,6 +121,7 @@ def command(
     values = None if sweep is None else _parse_sweep(sweep)
     in_lines = as_json or not terminal.stdout_is_terminal()
     with Iqdb.open_existing(db, read_only=True, threads=threads) as handle:
+        tell_of_legacy(handle, db)
         if not len(handle):
             raise UsageError(f"{db} holds no records; there is nothing to measure")
         asked = None if queries is None else _read_all(queries, handle.dim, vector_field)

@@ -64,6 +64,10 @@ def command(
     too. The new database is verified at level records before it gets its name. The exit status is 0
     when nothing was lost, 9 when something was, and 6 when nothing could be kept.
     """
+    from iqdb_core.legacy_opening import legacy_version
+
+    if legacy_version(db) is not None:
+        return _repair_legacy(db, new, threads, as_json=as_json)
     report = _repair(db, new, without_ids, threads)
     with open_output() as out:
         if as_json:
@@ -72,6 +76,26 @@ def command(
             for line in _lines(report):
                 out.write_line(line)
     return ExitStatus.DONE if report.complete else ExitStatus.LOSSES
+
+
+def _repair_legacy(db: str, new: str, threads: int | None, *, as_json: bool) -> int:
+    """Convert a database of iqdb 1.x whose log may be damaged. Its snapshot is whole or of no use."""
+    from iqdb_core.legacy_opening import convert
+
+    report = convert(db, new, threads=threads, salvage=True)
+    complete = not report.lost
+    with open_output() as out:
+        if as_json:
+            facts = {"output": new, "n_records": report.n_rows, "complete": complete}
+            facts |= {"content_digest": report.digest, "losses": report.lost, "notes": report.notes}
+            out.write_line(to_json(facts))
+        else:
+            state = "nothing was lost" if complete else "not everything could be kept"
+            out.write_line(f"{new}: {counted(report.n_rows, 'record')}; {state}")
+            out.write_line(f"content digest {report.digest}")
+            for text in report.notes:
+                out.write_line(f"  {text}")
+    return ExitStatus.DONE if complete else ExitStatus.LOSSES
 
 
 def _repair(db: str, new: str, without_ids: str | None, threads: int | None) -> RepairReport:

@@ -12,6 +12,7 @@ from iqdb_cli.errors import RecordNotFoundError
 from iqdb_cli.exit_codes import UsageError
 from iqdb_cli.hit_formats import hit_writer
 from iqdb_cli.ids import format_id, parse_id
+from iqdb_cli.legacy_notes import tell_of_legacy
 from iqdb_cli.options import Database, OutputFile, Threads
 from iqdb_cli.output import OutputFormat, choose_format, open_output
 from iqdb_cli.queries import QueryBatch, read_queries
@@ -162,6 +163,7 @@ def command(
     chosen = choose_format(output_format, output)
     condition = None if filter_expression is None else _parse_filter(filter_expression)
     with Iqdb.open_existing(db, read_only=True, threads=threads) as handle:
+        tell_of_legacy(handle, db)
         if like:
             own_ids = [parse_id(text, "--like") for text in like]
             batches = _like_batches(handle, db, own_ids)

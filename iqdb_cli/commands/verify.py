@@ -61,7 +61,18 @@ def command(
     Nothing is written. If something is damaged, it says what, what that means, what is whole and what
     still works, and the exit status is 6.
     """
-    report = verify_with_progress(db, level.value, sample, threads)
+    from iqdb_core.errors import UnsupportedVersionError
+
+    try:
+        report = verify_with_progress(db, level.value, sample, threads)
+    except UnsupportedVersionError as error:
+        from iqdb_core.legacy import is_legacy
+
+        if not is_legacy(error):
+            raise
+        from iqdb_core.legacy.report import verify_legacy
+
+        report = verify_legacy(db, level=level.value)
     with open_output() as out:
         if as_json:
             out.write_line(to_json(report.to_dict()))

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from iqdb_core.config import IqdbConfig
+
 
 class _Run(NamedTuple):
     """Records that follow one another in a source, the first of them record `start` of all."""
@@ -86,6 +88,11 @@ class Inputs:
             raise
         self._readers.append(reader)
         self._weights.append(source.size_bytes)
+
+    @property
+    def config(self) -> IqdbConfig | None:
+        """The configuration of the only source when that is a database, else None."""
+        return getattr(self._readers[0], "config", None) if len(self._readers) == 1 else None
 
     @property
     def notes(self) -> list[str]:
@@ -175,6 +182,10 @@ def _open_reader(source: ByteSource, options: InputOptions, n_sources: int) -> R
         from iqdb_cli.inputs.parquet import ParquetReader
 
         return ParquetReader(source, options)
+    if kind is InputKind.IQDB:
+        from iqdb_cli.inputs.database import DatabaseReader
+
+        return DatabaseReader(source, options)
     from iqdb_cli.inputs.jsonl import JsonlReader
 
     return JsonlReader(source, options)

@@ -17,6 +17,7 @@ from iqdb_core.errors import Error, FileIOError
 MAGIC_BYTES: Final = 8
 NPY_MAGIC: Final = b"\x93NUMPY"
 PARQUET_MAGIC: Final = b"PAR1"
+IQDB_MAGIC: Final = b"IQDBPRST"
 SPOOL_COPY_BYTES: Final = 1024 * 1024
 
 
@@ -67,6 +68,7 @@ class InputKind(enum.Enum):
     NPY = "npy"
     PARQUET = "parquet"
     JSONL = "jsonl"
+    IQDB = "iqdb"
 
 
 _KIND_OF_EXTENSION: Final = {
@@ -76,6 +78,7 @@ _KIND_OF_EXTENSION: Final = {
     ".jsonl": InputKind.JSONL,
     ".ndjson": InputKind.JSONL,
     ".json": InputKind.JSONL,
+    ".iqdb": InputKind.IQDB,
 }
 
 
@@ -273,10 +276,12 @@ def kind_of(source: ByteSource, wanted: InputKind | None) -> InputKind:
         return InputKind.NPY
     if head.startswith(PARQUET_MAGIC):
         return InputKind.PARQUET
+    if head.startswith(IQDB_MAGIC):
+        return InputKind.IQDB
     if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b""):
         return InputKind.JSONL
     raise BadInputError(
         source.name,
-        f"begins with {head!r}, expected .npy, Parquet or JSON lines",
+        f"begins with {head!r}, expected .npy, Parquet, JSON lines or an iqdb database",
         hint="--input-format says which it is",
     )

@@ -9,7 +9,18 @@ import numpy as np
 from iqdb_core import _kernels
 from iqdb_core.index.check import MISLEADS, MISSES, MODEL_HEAD, Codes
 from iqdb_core.index.codes import CODED_TAGS
-from iqdb_core.index.hnsw import BOUNDS, CODES, ENTRIES, LENGTHS, LINKS, MODEL, NORMS
+from iqdb_core.index.hnsw import (
+    BOUNDS,
+    COARSE,
+    COARSE_LENGTHS,
+    CODES,
+    ENTRIES,
+    LENGTHS,
+    LINKS,
+    MODEL,
+    NORMS,
+    coarsened,
+)
 from iqdb_core.types import DistanceMetric
 
 if TYPE_CHECKING:
@@ -37,6 +48,9 @@ def check_hnsw(stored: Stored, checked: Checked) -> None:
         wanted[NORMS] = ("f4", (n_rows,))
     if stored.metric in CODED_TAGS:
         wanted[BOUNDS] = ("f4", (2, n_rows))
+    if COARSE in stored.arrays or COARSE_LENGTHS in stored.arrays:
+        wanted[COARSE] = ("u1", (n_rows, -(-stored.stride // 64) * 32))
+        wanted[COARSE_LENGTHS] = ("i4", (n_rows,))
     before = len(checked.faults)
     checked.shapes(stored, wanted, optional=BOUNDS)
     wrong = {fault.array for fault in checked.faults[before:]}
@@ -90,10 +104,24 @@ def _check_codes(stored: Stored, checked: Checked, usable: set[str]) -> None:
             again.compare(CODES, start, (arrays[CODES][start:stop] != slab.codes).any(axis=1))
         if LENGTHS in usable:
             again.compare(LENGTHS, start, arrays[LENGTHS][start:stop] != slab.lengths)
+        if {COARSE, COARSE_LENGTHS} <= usable:
+            coarse, coarse_lengths = coarsened(slab.codes, 1)
+            again.compare(COARSE, start, (arrays[COARSE][start:stop] != coarse).any(axis=1))
+            again.compare(COARSE_LENGTHS, start, arrays[COARSE_LENGTHS][start:stop] != coarse_lengths)
         if NORMS in usable:
             again.compare(NORMS, start, arrays[NORMS][start:stop] != slab.norms)
         if BOUNDS in usable:
             again.compare(BOUNDS, start, (arrays[BOUNDS][:, start:stop] != slab.bounds).any(axis=0))
 
     again.run(check)
-    again.report(checked, {CODES: MISLEADS, NORMS: MISLEADS, BOUNDS: MISLEADS, LENGTHS: MISSES})
+    again.report(
+        checked,
+        {
+            CODES: MISLEADS,
+            NORMS: MISLEADS,
+            BOUNDS: MISLEADS,
+            LENGTHS: MISSES,
+            COARSE: MISSES,
+            COARSE_LENGTHS: MISSES,
+        },
+    )

@@ -6,8 +6,9 @@ depend on the number of threads; its keys are sums of integers, so that it does 
 either. `kernels/graph.hpp` says more.
 
 Persisted arrays: `hnsw.model` (float64: how components become codes), `hnsw.codes` (u8[n][stride]),
-`hnsw.lengths` (i32[n]), `hnsw.norms` (f32[n], inner product only), `hnsw.bounds` (f32[2][n], not under
-manhattan: how far codes can be from their vectors), `hnsw.links` (u32[n][2 m]) and `hnsw.entries` (u32).
+`hnsw.lengths` (i32[n]), `hnsw.coarse` and `hnsw.coarse-lengths` (the upper half of the codes, in many
+dimensions), `hnsw.norms` (f32[n], inner product only), `hnsw.bounds` (f32[2][n], not under manhattan: how far
+codes can be from their vectors), `hnsw.links` (u32[n][2 m]) and `hnsw.entries` (u32).
 Under hamming there are none, and every search is a scan of the vectors.
 """
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         ArrayReader,
         Buffer,
         IndexArrays,
+        SingleSearch,
         StoredArray,
         VectorBlock,
         VectorReader,
@@ -43,12 +45,19 @@ if TYPE_CHECKING:
 MODEL: Final = "hnsw.model"
 CODES: Final = "hnsw.codes"
 LENGTHS: Final = "hnsw.lengths"
+COARSE: Final = "hnsw.coarse"
+COARSE_LENGTHS: Final = "hnsw.coarse-lengths"
 NORMS: Final = "hnsw.norms"
 BOUNDS: Final = "hnsw.bounds"
 LINKS: Final = "hnsw.links"
 ENTRIES: Final = "hnsw.entries"
 
 _CODE_ALIGN: Final = 32
+_COARSE_GROUP: Final = 64  # components in 32 bytes of a coarse code
+# Graphs are built by coarse codes from this many bytes a code on, and keep them for walks where a walk gains
+# more by them than a file should grow for.
+_COARSE_BUILD: Final = 128
+_COARSE_STORED: Final = 192
 _MODEL_HEAD: Final = 3  # numbers in front of the means
 _NO_ROW: Final = 0xFFFFFFFF
 _SAMPLE_ROWS: Final = 65_536
@@ -72,6 +81,9 @@ _TOO_SPARSE: Final = 32
 # What `StoredGraph.search` says is damaged.
 _IN_CODES: Final = 1
 _IN_LINKS: Final = 2
+_IN_COARSE: Final = 4
+
+_ARRAYS: Final = (MODEL, CODES, LENGTHS, NORMS, BOUNDS, LINKS, ENTRIES, COARSE, COARSE_LENGTHS)
 
 
 class HnswIndex:
@@ -213,6 +225,8 @@ class HnswIndex:
             raise graph.arrays[CODES].damaged(block)
         if part == _IN_LINKS:
             raise graph.arrays[LINKS].damaged(block)
+        if part == _IN_COARSE:
+            raise graph.arrays[COARSE].damaged(block)
         if part:
             return block
         visited, scored = counts[0::2], counts[1::2]
@@ -226,6 +240,29 @@ class HnswIndex:
             if damaged >= 0:
                 return damaged
         return -1
+
+    def single_search(self, vectors: VectorBlock) -> SingleSearch | None:
+        """Return the shortest way to answer one query over all rows, or None when there is no graph.
+
+        What it returns is what `search` would; where it returns None, `search` is to be asked.
+        """
+        if vectors.block_crcs is None:  # compressed: decoded as far as searches need them
+            return None
+        per_ef = _CODED_VISITS_PER_EF if self._metric in CODED_TAGS else _VISITS_PER_EF
+        if self._n_rows <= _VISITS_AT_LEAST + per_ef:
+            return None
+        graph = self._graph()
+        if graph is None:
+            return None
+        return _kernels.SingleSearch(
+            graph.stored,
+            vectors.buffer,
+            _blocks(vectors),
+            self._ef_search,
+            _SCORED_AT_LEAST,
+            _VISITS_AT_LEAST,
+            per_ef,
+        ).nearest
 
     def _widened(self, breadth: int, candidates: int, *, filtered: bool) -> int:
         """Return the pool's breadth when so many rows pass the mask: at most `filter_widen` times as much."""
@@ -307,12 +344,17 @@ class _OpenGraph:
             self.whole(NORMS) if NORMS in arrays else None,
             code_blocks=arrays[CODES].blocks,
             link_blocks=arrays[LINKS].blocks,
+            coarse=arrays[COARSE].buffer if COARSE in arrays else None,
+            coarse_lengths=self.whole(COARSE_LENGTHS) if COARSE in arrays else None,
+            coarse_blocks=arrays[COARSE].blocks if COARSE in arrays else None,
         )
 
     @classmethod
     def of(cls, metric: int, reader: ArrayReader) -> _OpenGraph | None:
-        found = {name: reader(name) for name in (MODEL, CODES, LENGTHS, NORMS, BOUNDS, LINKS, ENTRIES)}
+        found = {name: reader(name) for name in _ARRAYS}
         arrays = {name: stored for name, stored in found.items() if stored is not None}
+        if COARSE_LENGTHS not in arrays:
+            arrays.pop(COARSE, None)
         needed = {MODEL, CODES, LENGTHS, LINKS, ENTRIES}
         if metric == DistanceMetric.DOT.tag:
             needed.add(NORMS)
@@ -382,6 +424,10 @@ class _Codes:
         import numpy as np
 
         settings = _settings(self._config)
+        coarse = coarse_lengths = None
+        stride = self.codes.shape[1]
+        if stride >= _COARSE_BUILD:
+            coarse, coarse_lengths = coarsened(self.codes, threads)
         entries = np.array(
             _kernels.extend_graph(
                 self._config.metric.tag,
@@ -394,6 +440,8 @@ class _Codes:
                 settings.ef_construction,
                 settings.seed,
                 threads,
+                coarse,
+                coarse_lengths,
             ),
             np.uint32,
         )
@@ -402,7 +450,21 @@ class _Codes:
             arrays[NORMS] = self.norms
         if self._config.metric in CODED_METRICS:
             arrays[BOUNDS] = self.bounds
-        return {**arrays, LINKS: links, ENTRIES: entries}
+        arrays |= {LINKS: links, ENTRIES: entries}
+        if coarse is not None and coarse_lengths is not None and stride >= _COARSE_STORED:
+            arrays |= {COARSE: coarse, COARSE_LENGTHS: coarse_lengths}
+        return arrays
+
+
+def coarsened(codes: NDArray[Any], threads: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the coarse codes of codes, and their lengths."""
+    import numpy as np
+
+    n_rows, stride = codes.shape
+    coarse = np.empty((n_rows, -(-stride // _COARSE_GROUP) * (_COARSE_GROUP // 2)), np.uint8)
+    lengths = np.empty(n_rows, np.int32)
+    _kernels.coarsen_codes(codes, coarse, lengths, threads)
+    return coarse, lengths
 
 
 def _blocks(vectors: VectorBlock) -> tuple[Buffer, Buffer, int] | None:

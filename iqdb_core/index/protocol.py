@@ -29,6 +29,10 @@ IndexArrays: TypeAlias = "Mapping[str, NDArray[Any]]"
 """What an index persists: one- or two-dimensional arrays by section name ("hnsw.links")."""
 
 
+SingleSearch: TypeAlias = "Callable[[object, object, object], tuple[list[int], list[float]] | None]"
+"""(query, k, ef) -> rows and distances of the nearest; None: ask `Index.search`."""
+
+
 class StoredArray(Protocol):
     """A persisted array of an index.
 

@@ -19,13 +19,13 @@
 
 #include "bindings.hpp"
 #include "bindings_codes.hpp"
+#include "bindings_graph.hpp"
 #include "buffers.hpp"
 #include "checksum.hpp"
 #include "codes.hpp"
 #include "dispatch.hpp"
 #include "graph_build.hpp"
 #include "graph_check.hpp"
-#include "graph_search.hpp"
 #include "threads.hpp"
 
 namespace nb = nanobind;
@@ -72,22 +72,18 @@ void encode(BufferArg model_arg, BufferArg rows_arg, BufferArg codes_arg, Buffer
               workers);
 }
 
-// Codes and lengths as the kernels take them.
-Codes codes_of(Metric metric, const Buffer<const std::uint8_t>& codes,
-               const Buffer<const std::int32_t>& lengths) {
-  if (codes.ndim() != 2 || codes.shape(1) == 0 || codes.shape(1) % kCodeAlign != 0) {
+void coarsen(BufferArg codes_arg, BufferArg coarse_arg, BufferArg lengths_arg, std::int64_t threads) {
+  const Buffer<const std::uint8_t> codes(codes_arg, "codes");
+  const Buffer<std::uint8_t> coarse(coarse_arg, "out_coarse");
+  const Buffer<std::int32_t> lengths(lengths_arg, "out_lengths");
+  const std::size_t workers = at_least_one(threads, "threads");
+  if (codes.ndim() == 1 && codes.size() == 0) return;
+  if (codes.ndim() != 2 || codes.shape(1) % kCodeAlign != 0)
     codes.fail("must be a 2-D buffer with rows of a multiple of 32 bytes");
-  }
-  const std::size_t n = codes.shape(0);
-  if (n > kMaxNodes) codes.fail("has more rows than a graph can number");
-  lengths.expect_size(n);
-  return {sum_of(metric), codes.data(), lengths.data(), nullptr, n, codes.shape(1)};
-}
-
-std::size_t degree_of(const Buffer<const std::uint32_t>& links, std::size_t n) {
-  if (links.ndim() != 2 || links.shape(0) != n) links.fail("must be a 2-D buffer with a row for every code");
-  if (links.shape(1) == 0 || links.shape(1) > kMaxDegree) links.fail("has a degree that is not supported");
-  return links.shape(1);
+  coarse.expect_size(codes.shape(0) * coarse_stride(codes.shape(1)));
+  lengths.expect_size(codes.shape(0));
+  const nb::gil_scoped_release released;
+  coarsen_codes(codes.data(), codes.shape(0), codes.shape(1), coarse.data(), lengths.data(), workers);
 }
 
 GraphBuild build_of(int metric, const Buffer<const std::uint8_t>& codes,
@@ -121,13 +117,16 @@ void check_links(const std::uint32_t* links, std::size_t count, std::size_t n, c
 
 std::vector<std::uint32_t> extend(int metric, BufferArg codes_arg, BufferArg lengths_arg, BufferArg links_arg,
                                   BufferArg entries_arg, BufferArg fresh_arg, std::int64_t m,
-                                  std::int64_t ef_construction, std::uint64_t seed, std::int64_t threads) {
+                                  std::int64_t ef_construction, std::uint64_t seed, std::int64_t threads,
+                                  const std::optional<BufferArg>& coarse_arg,
+                                  const std::optional<BufferArg>& coarse_lengths_arg) {
   const Buffer<const std::uint8_t> codes(codes_arg, "codes");
   const Buffer<const std::int32_t> lengths(lengths_arg, "lengths");
   const Buffer<std::uint32_t> links(links_arg, "links");
   const Buffer<const std::uint32_t> entries(entries_arg, "entries");
   const Buffer<const std::uint32_t> fresh(fresh_arg, "fresh");
   GraphBuild build = build_of(metric, codes, lengths, links, m, ef_construction, seed, threads);
+  const CoarseCodes coarse(coarse_arg, coarse_lengths_arg, build.codes);
   std::vector<bool> is_fresh(build.codes.n);
   for (const std::uint32_t node : fresh) {
     if (node >= build.codes.n || is_fresh[node]) fresh.fail("must name rows of the graph, each once");
@@ -193,105 +192,17 @@ std::tuple<std::vector<std::size_t>, std::vector<std::size_t>, std::size_t, std:
           faults.first_unreachable};
 }
 
-// A stored graph, held open for searches from any number of threads.
-class StoredGraph {
- public:
-  StoredGraph(int metric, std::int64_t dim, BufferArg model, BufferArg codes, BufferArg lengths,
-              BufferArg links, BufferArg entries, const std::optional<BufferArg>& norms,
-              const BlocksArg& code_blocks, const BlocksArg& link_blocks)
-      : metric_(coded_metric(metric)),
-        dim_(at_least_one(dim, "dim")),
-        codes_(codes, "codes"),
-        lengths_(lengths, "lengths"),
-        links_(links, "links"),
-        entries_(entries, "entries"),
-        model_(model_of(Buffer<const double>(model, "model"), dim_)),
-        code_blocks_(code_blocks, codes_.data(), codes_.size()),
-        link_blocks_(link_blocks, links_.data(), links_.size() * sizeof(std::uint32_t)) {
-    graph_.codes = codes_of(metric_, codes_, lengths_);
-    if (graph_.codes.stride != code_stride(dim_)) codes_.fail("has rows of another length than the model's");
-    if (metric_ == Metric::kDot) {
-      if (!norms) throw nb::value_error("norms are needed for the inner product");
-      norms_.emplace(*norms, "norms");
-      norms_->expect_size(graph_.codes.n);
-      graph_.codes.norms = norms_->data();
-    }
-    graph_.degree = degree_of(links_, graph_.codes.n);
-    graph_.links = links_.data();
-    graph_.entries = {entries_.data(), entries_.size()};
-  }
-
-  std::pair<int, std::int64_t> search(BufferArg vectors_arg, BufferArg queries_arg, std::int64_t k,
-                                      std::int64_t breadth, std::int64_t scored, BufferArg rows_arg,
-                                      BufferArg distances_arg, BufferArg counts_arg, BufferArg visited_arg,
-                                      const std::optional<BufferArg>& mask_arg, std::int64_t threads,
-                                      const BlocksArg& vector_blocks_arg, double max_distance,
-                                      bool filtered) const {
-    const Buffer<const float> vectors(vectors_arg, "vectors");
-    const Buffer<const float> queries(queries_arg, "queries");
-    const Buffer<std::int64_t> rows(rows_arg, "out_rows");
-    const Buffer<double> distances(distances_arg, "out_distances");
-    const Buffer<std::int64_t> counts(counts_arg, "out_counts");
-    const Buffer<std::int64_t> visited(visited_arg, "out_visited");
-    std::optional<Buffer<const std::uint8_t>> mask;
-    const Blocks vector_blocks(vector_blocks_arg, vectors.data(), vectors.size() * sizeof(float));
-    const std::size_t n = graph_.codes.n;
-    if (vectors.rows(dim_) != n) vectors.fail("must have a row for every code");
-
-    GraphSearch task{};
-    task.graph = graph_;
-    task.blocks = {code_blocks_.get(), link_blocks_.get()};
-    task.model = &model_;
-    task.metric = metric_;
-    task.vectors = vectors.data();
-    task.dim = dim_;
-    task.vector_blocks = vector_blocks.get();
-    task.queries = queries.data();
-    task.n_queries = queries.rows(dim_);
-    task.k = std::min(at_least_one(k, "k"), n);
-    task.breadth = std::max(at_least_one(breadth, "breadth"), task.k);
-    task.scored = std::max(at_least_one(scored, "scored"), task.k);
-    if (mask_arg) task.mask = mask.emplace(*mask_arg, "mask").expect_at_least(n / 8 + (n % 8 != 0)).data();
-    if (filtered && task.mask == nullptr) throw nb::value_error("a filtered walk needs a mask");
-    task.filtered = filtered;
-    if (std::isnan(max_distance)) throw nb::value_error("max_distance must not be NaN");
-    task.max_distance = max_distance;
-    task.threads = at_least_one(threads, "threads");
-    counts.expect_size(task.n_queries);
-    visited.expect_size(2 * task.n_queries);
-    distances.expect_size(rows.size());
-    task.width = task.n_queries == 0 ? 0 : rows.size() / task.n_queries;
-    if (task.width * task.n_queries != rows.size() || task.width < task.k)
-      rows.fail("has too few slots for a query");
-    task.out_rows = rows.data();
-    task.out_distances = distances.data();
-    task.out_counts = counts.data();
-    task.out_visited = visited.data();
-    Damage damage;
-    {
-      const nb::gil_scoped_release released;
-      damage = search_graph(kernels(), task);
-    }
-    return {damage.part, static_cast<std::int64_t>(damage.block)};
-  }
-
- private:
-  Metric metric_;
-  std::size_t dim_;
-  Buffer<const std::uint8_t> codes_;
-  Buffer<const std::int32_t> lengths_;
-  Buffer<const std::uint32_t> links_;
-  Buffer<const std::uint32_t> entries_;
-  std::optional<Buffer<const float>> norms_;
-  CodeModel model_;
-  Blocks code_blocks_;
-  Blocks link_blocks_;
-  Graph graph_{};
-};
-
 }  // namespace
 
 void bind_graph(nb::module_& m) {
+  m.def("coarsen_codes", &coarsen, "codes"_a, "out_coarse"_a, "out_lengths"_a, "threads"_a = 1,
+        R"(Keep the upper four bits of codes (uint8[n, stride]).
+
+Args:
+    codes: uint8[n, stride].
+    out_coarse: uint8[n, w], w = 32 bytes for every 64 of the stride, rounded up.
+    out_lengths: int32[n]: sum of squares of what each coarse code stands for.
+    threads: At most so many threads.)");
   m.def("train_codes", &train, "rows"_a, "metric"_a,
         R"(The code model for rows (float32[n, dim]) under a metric (0 to 3), as a list of float64:
 unit_length, scale, norm_unit, and the mean of every component.)");
@@ -308,7 +219,8 @@ Args:
     out_bounds: float32[2, n]: what exact search needs to know of each code; None: not wanted.
     threads: At most so many threads.)");
   m.def("extend_graph", &extend, "metric"_a, "codes"_a, "lengths"_a, "links"_a, "entries"_a, "fresh"_a, "m"_a,
-        "ef_construction"_a, "seed"_a, "threads"_a = 1,
+        "ef_construction"_a, "seed"_a, "threads"_a = 1, "coarse"_a = nb::none(),
+        "coarse_lengths"_a = nb::none(),
         R"(Insert rows into a graph, and return its entries.
 
 Args:
@@ -321,7 +233,9 @@ Args:
     m: Neighbours chosen for a new row.
     ef_construction: Breadth of the walk that finds them.
     seed: Order of insertion.
-    threads: At most so many threads; the result does not depend on it.)");
+    threads: At most so many threads; the result does not depend on it.
+    coarse: uint8[n, coarse stride], as coarsen_codes writes it: what walks are to read. None: the codes.
+    coarse_lengths: int32[n], with it.)");
   m.def("carry_graph", &carry, "metric"_a, "codes"_a, "lengths"_a, "links"_a, "old_links"_a, "old_entries"_a,
         "target"_a, "m"_a, "ef_construction"_a, "threads"_a = 1,
         R"(Carry a graph over to new row numbers and repair it around rows that are gone; return its entries.
@@ -344,23 +258,6 @@ Returns:
     (counts, first nodes, unreachable, first unreachable). Counts are those of links that name no node, that
     name their own node, that name a neighbour twice, and that stand behind an empty place; a node is
     unreachable when no path leads to it from the entries. A first node means nothing where its count is 0.)");
-  nb::class_<StoredGraph>(m, "StoredGraph", "A graph over codes, searched in place.")
-      .def(nb::init<int, std::int64_t, BufferArg, BufferArg, BufferArg, BufferArg, BufferArg,
-                    const std::optional<BufferArg>&, const BlocksArg&, const BlocksArg&>(),
-           "metric"_a, "dim"_a, "model"_a, "codes"_a, "lengths"_a, "links"_a, "entries"_a,
-           "norms"_a = nb::none(), "code_blocks"_a = nb::none(), "link_blocks"_a = nb::none())
-      .def(
-          "search", &StoredGraph::search, "vectors"_a, "queries"_a, "k"_a, "breadth"_a, "scored"_a,
-          "out_rows"_a, "out_distances"_a, "out_counts"_a, "out_visited"_a, nb::kw_only(),
-          "mask"_a = nb::none(), "threads"_a = 1, "vector_blocks"_a = nb::none(),
-          nb::arg("max_distance").sig("...") = HUGE_VAL, "filtered"_a = false,
-          R"(Walk the graph for each query and score the nearest `scored` rows that pass the mask by their vectors.
-
-A walk goes over all nodes and picks out those that pass at its end; with `filtered` its pool holds nodes that
-pass alone, and nodes that do not are passed through.
-
-Returns:
-    (0, 0), or what is damaged (1 codes, 2 links, 3 vectors) and its block; then the outputs mean nothing.)");
 }
 
 }  // namespace iqdb

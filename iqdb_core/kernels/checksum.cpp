@@ -185,10 +185,8 @@ uint32_t crc32c_block(uint32_t prefix, uint64_t index, const uint8_t* p, size_t 
   return crc32c(crc32c(prefix, number, sizeof number), p, n);
 }
 
-bool BlockTable::verify(size_t block) const {
-  // The builtins and not std::atomic_ref, which libc++ has only since LLVM 19. Two threads may both check a
-  // block; they then store the same value.
-  if (__atomic_load_n(&verified[block], __ATOMIC_ACQUIRE) != 0) return true;
+// Two threads may both check a block; they then store the same value.
+bool BlockTable::verify_now(size_t block) const {
   const size_t offset = block * kBlockBytes;
   const size_t bytes = std::min(kBlockBytes, data.size() - offset);
   if (crc32c_block(prefix, block, data.data() + offset, bytes) != crcs[block]) return false;

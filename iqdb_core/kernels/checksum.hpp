@@ -33,7 +33,12 @@ struct BlockTable {
   size_t blocks() const { return (data.size() + kBlockBytes - 1) / kBlockBytes; }
 
   // Verifies one block unless that was done before; false when it is damaged. `block` < blocks().
-  bool verify(size_t block) const;
+  bool verify(size_t block) const { return is_verified(block) || verify_now(block); }
+
+ private:
+  // The builtins and not std::atomic_ref, which libc++ has only since LLVM 19.
+  bool is_verified(size_t block) const { return __atomic_load_n(&verified[block], __ATOMIC_ACQUIRE) != 0; }
+  bool verify_now(size_t block) const;
 };
 
 // out[i] = checksum of block first_block + i; out has one entry for every block of `data`.

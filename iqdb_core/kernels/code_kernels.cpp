@@ -126,8 +126,82 @@ struct BitsThatDiffer {
   }
 };
 
-template <class Sum>
-void sums(const CodeTask& task, Sum sum) {
+// sum of half-byte * query[i]. Eight products of a pair, at most 2 * 15 * 128 each, fit 16 bits.
+struct CoarseDot {
+  using Item = std::int8_t;
+  IQDB_INLINE std::int32_t operator()(const std::uint8_t* code, const Item* query, std::size_t stride) const {
+#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
+    const __m256i low = _mm256_set1_epi8(0x0f);
+    __m256i sum = _mm256_setzero_si256();
+    for (std::size_t i = 0; i < stride; i += 32) {
+      const __m256i x = load_bytes(code + i);
+      sum = _mm256_dpbusd_epi32(sum, _mm256_and_si256(x, low), load_bytes(query + 2 * i));
+      sum = _mm256_dpbusd_epi32(sum, _mm256_and_si256(_mm256_srli_epi16(x, 4), low),
+                                load_bytes(query + 2 * i + 32));
+    }
+    return sum_of_lanes(sum);
+#elif defined(__AVX2__)
+    constexpr std::size_t kUnwidened = 4 * 32;
+    const __m256i low = _mm256_set1_epi8(0x0f);
+    const __m256i ones = _mm256_set1_epi16(1);
+    __m256i sum = _mm256_setzero_si256();
+    for (std::size_t begin = 0; begin < stride; begin += kUnwidened) {
+      const std::size_t end = begin + kUnwidened < stride ? begin + kUnwidened : stride;
+      __m256i narrow = _mm256_setzero_si256();
+      for (std::size_t i = begin; i < end; i += 32) {
+        const __m256i x = load_bytes(code + i);
+        const __m256i a = _mm256_maddubs_epi16(_mm256_and_si256(x, low), load_bytes(query + 2 * i));
+        const __m256i b = _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16(x, 4), low),
+                                               load_bytes(query + 2 * i + 32));
+        narrow = _mm256_add_epi16(narrow, _mm256_add_epi16(a, b));
+      }
+      sum = _mm256_add_epi32(sum, _mm256_madd_epi16(narrow, ones));
+    }
+    return sum_of_lanes(sum);
+#else
+    std::int32_t sum = 0;
+    for (std::size_t i = 0; i < stride; i += 32) {
+      for (std::size_t b = i; b < i + 32; ++b) {
+        sum += (code[b] & 0x0f) * query[i + b] + (code[b] >> 4) * query[i + b + 32];
+      }
+    }
+    return sum;
+#endif
+  }
+};
+
+// sum of |8 * half-byte + 4 - query[i]|
+struct CoarseDifference {
+  using Item = std::uint8_t;
+  IQDB_INLINE std::int32_t operator()(const std::uint8_t* code, const Item* query, std::size_t stride) const {
+#if defined(__AVX2__)
+    const __m256i kept = _mm256_set1_epi8(0x78);
+    const __m256i middle = _mm256_set1_epi8(4);
+    __m256i sum = _mm256_setzero_si256();
+    for (std::size_t i = 0; i < stride; i += 32) {
+      const __m256i x = load_bytes(code + i);
+      const __m256i a = _mm256_or_si256(_mm256_and_si256(_mm256_slli_epi16(x, 3), kept), middle);
+      const __m256i b = _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(x, 1), kept), middle);
+      sum = _mm256_add_epi64(sum, _mm256_sad_epu8(a, load_bytes(query + 2 * i)));
+      sum = _mm256_add_epi64(sum, _mm256_sad_epu8(b, load_bytes(query + 2 * i + 32)));
+    }
+    return sum_of_lanes(sum);
+#else
+    std::int32_t sum = 0;
+    for (std::size_t i = 0; i < stride; i += 32) {
+      for (std::size_t b = i; b < i + 32; ++b) {
+        const int first = 8 * (code[b] & 0x0f) + 4 - query[i + b];
+        const int second = 8 * (code[b] >> 4) + 4 - query[i + b + 32];
+        sum += (first < 0 ? -first : first) + (second < 0 ? -second : second);
+      }
+    }
+    return sum;
+#endif
+  }
+};
+
+template <class Task, class Sum>
+void sums(const Task& task, Sum sum) {
   const auto* query = static_cast<const typename Sum::Item*>(task.query);
   const std::size_t head = task.n_nodes < kAhead ? task.n_nodes : kAhead;
   for (std::size_t i = 0; i < head; ++i) prefetch(task.codes + task.nodes[i] * task.stride, task.stride);
@@ -152,6 +226,11 @@ void code_sums(CodeSum kind, const CodeTask& task) {
     case CodeSum::kBitsThatDiffer:
       return sums(task, BitsThatDiffer{});
   }
+}
+
+void coarse_sums(CodeSum kind, const CoarseTask& task) {
+  if (kind == CodeSum::kAbsoluteDifference) return sums(task, CoarseDifference{});
+  sums(task, CoarseDot{});
 }
 
 }  // namespace iqdb::IQDB_VARIANT

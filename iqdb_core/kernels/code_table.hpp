@@ -19,4 +19,16 @@ struct CodeTask {
   std::int32_t* sums;
 };
 
+// The same over coarse codes: the upper four bits of each component, two components a byte. Byte b of group g
+// of 32 bytes has component 64 g + b in its lower half and component 64 g + 32 + b in its upper half. kDot
+// sums half-byte * query, kAbsoluteDifference |8 * half-byte + 4 - query|; there are no other sums.
+struct CoarseTask {
+  const std::uint8_t* codes;  // [n][stride]
+  std::size_t stride;         // bytes a coarse code, a multiple of 32
+  const std::uint32_t* nodes;
+  std::size_t n_nodes;
+  const void* query;  // [2 * stride]: int8 for kDot, uint8 for kAbsoluteDifference
+  std::int32_t* sums;
+};
+
 }  // namespace iqdb

@@ -124,6 +124,29 @@ void encode_rows(const CodeModel& model, const float* rows, std::size_t n, std::
   });
 }
 
+void coarsen_codes(const std::uint8_t* codes, std::size_t n, std::size_t stride, std::uint8_t* coarse,
+                   std::int32_t* lengths, std::size_t threads) {
+  const std::size_t width = coarse_stride(stride);
+  for_ranges(n, threads, 4096, [&](std::size_t begin, std::size_t end) {
+    std::vector<std::uint8_t> code(2 * width);  // components that a code lacks are 0
+    for (std::size_t row = begin; row < end; ++row) {
+      std::int32_t length = 0;
+      for (std::size_t j = 0; j < stride; ++j) {
+        code[j] = codes[row * stride + j] >> 3;
+        const std::int32_t value = 8 * code[j] + 4;
+        length += value * value;
+      }
+      lengths[row] = length;
+      std::uint8_t* const out = coarse + row * width;
+      for (std::size_t i = 0; i < width; i += kCoarseGroup / 2) {
+        for (std::size_t b = i; b < i + kCoarseGroup / 2; ++b) {
+          out[b] = static_cast<std::uint8_t>(code[i + b] | (code[i + b + kCoarseGroup / 2] << 4));
+        }
+      }
+    }
+  });
+}
+
 void encode_query(const CodeModel& model, bool is_signed, const float* query, std::size_t dim,
                   std::uint8_t* code) {
   // A query may lie outside what the rows' codes reach, as far as its byte goes.

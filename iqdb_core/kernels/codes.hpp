@@ -38,6 +38,18 @@ void encode_rows(const CodeModel& model, const float* rows, std::size_t n, std::
                  std::uint8_t* codes, std::int32_t* lengths, float* norms, float* bounds,
                  std::size_t threads);
 
+// A coarse code keeps the upper four bits h of each code; h stands for the code 8 h + 4. Walks read these, in
+// half the bytes: of what a walk meets, all but a few nodes only have to be known to be too far away.
+inline constexpr std::size_t kCoarseGroup = 64;  // components in a group of 32 bytes, see CoarseTask
+
+constexpr std::size_t coarse_stride(std::size_t stride) {
+  return (stride + kCoarseGroup - 1) / kCoarseGroup * (kCoarseGroup / 2);
+}
+
+// coarse[n][coarse_stride(stride)], and per row the sum of squares of what it stands for.
+void coarsen_codes(const std::uint8_t* codes, std::size_t n, std::size_t stride, std::uint8_t* coarse,
+                   std::int32_t* lengths, std::size_t threads);
+
 // A query as a code: int8 where `is_signed`, for sums of products, else uint8.
 void encode_query(const CodeModel& model, bool is_signed, const float* query, std::size_t dim,
                   std::uint8_t* code);

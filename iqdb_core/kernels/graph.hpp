@@ -33,6 +33,9 @@ struct Codes {
   const float* norms;           // [n] for inner products: |x| in the model's unit; else null
   std::size_t n;
   std::size_t stride;
+  // What walks read in place of the codes, if any; see codes.hpp.
+  const std::uint8_t* coarse = nullptr;          // [n][coarse_stride(stride)]
+  const std::int32_t* coarse_lengths = nullptr;  // [n]
 
   const std::uint8_t* of(std::uint32_t node) const { return data + node * stride; }
 };
@@ -53,6 +56,7 @@ struct Graph {
 // Blocks of codes and links that must be verified before a walk reads them; null when they are.
 struct GraphBlocks {
   const BlockTable* codes = nullptr;
+  const BlockTable* coarse = nullptr;
   const BlockTable* links = nullptr;
 };
 
@@ -65,7 +69,8 @@ class Walker {
   };
 
   // Best-first search with a pool of `breadth` nodes (ef). The pool is then readable through size() and
-  // at(), nearest first, equal keys by node. False when a damaged block was met: see damaged_*.
+  // at(), nearest first, equal keys by node: keys of coarse codes where there are any. False when a damaged
+  // block was met: see damaged_*.
   bool walk(const Kernels& kernels, const Graph& graph, const GraphBlocks& blocks, const QueryCode& query,
             std::size_t breadth);
 
@@ -79,22 +84,28 @@ class Walker {
   static void keys(const Kernels& kernels, const Codes& codes, const QueryCode& query,
                    std::span<const std::uint32_t> nodes, std::int32_t* out);
 
-  // Which array and which block was damaged, after walk() returned false.
+  // Which array and which block was damaged, after walk() or verify() returned false.
   const BlockTable* damaged_table = nullptr;
   std::size_t damaged_block = 0;
 
- private:
+  // Verifies a part of an array; false when it is damaged.
   bool verify(const BlockTable* table, std::size_t begin, std::size_t bytes);
-  bool visit(std::uint32_t node);
+
+ private:
+  void gather(std::span<const std::uint32_t> nodes, std::size_t n);
   std::size_t insert(std::uint64_t entry, std::size_t breadth);
-  bool score(const Kernels& kernels, const Graph& graph, const GraphBlocks& blocks, const QueryCode& query,
-             std::size_t breadth, std::size_t* first);
+  bool score(const Kernels& kernels, const Graph& graph, const GraphBlocks& blocks, std::size_t breadth,
+             std::size_t* first);
+  void coarse_keys(const Kernels& kernels, const Codes& codes);
   void forget();
 
   std::vector<std::uint64_t> pool_;
   std::size_t size_ = 0;
   std::vector<std::uint64_t> visited_;        // one bit a node
-  std::vector<std::uint32_t> touched_words_;  // those with a bit set, so that forgetting costs what was done
+  std::vector<std::uint32_t> visited_nodes_;  // those with a bit set, so that forgetting costs what was done
+  QueryCode query_{};
+  std::int64_t coarse_offset_ = 0;
+  std::vector<std::uint8_t> padded_;  // the query's code as wide as coarse codes are
   std::vector<std::uint32_t> fresh_;
   std::vector<std::int32_t> sums_;
   std::size_t scored_ = 0;

@@ -167,14 +167,28 @@ class Builder {
     chosen_.resize(std::max(chosen_.size(), batch.size()));
     parallel(batch.size(), [&](std::size_t i, Scratch& scratch) {
       scratch.walker.walk(kernels_, graph(), {}, {build_.codes.of(batch[i])}, build_.ef_construction);
-      scratch.candidates.clear();
-      for (std::size_t j = 0; j < scratch.walker.size(); ++j) {
-        const Candidate found = scratch.walker.at(j);
-        if (found.node != batch[i]) add_candidate(batch[i], found, scratch);
-      }
+      found_by_walk(batch[i], scratch);
       choose(kernels_, build_.codes, scratch, build_.m);
       chosen_[i] = scratch.chosen;
     });
+  }
+
+  // What the walk found becomes the candidates, nearest first.
+  void found_by_walk(std::uint32_t node, Scratch& scratch) const {
+    scratch.candidates.clear();
+    scratch.nodes.clear();
+    for (std::size_t j = 0; j < scratch.walker.size(); ++j) {
+      const Candidate found = scratch.walker.at(j);
+      if (found.node == node) continue;
+      if (build_.codes.coarse != nullptr) {
+        scratch.nodes.push_back(found.node);
+      } else {
+        add_candidate(node, found, scratch);
+      }
+    }
+    if (build_.codes.coarse == nullptr) return;
+    score_nodes(node, scratch);
+    std::sort(scratch.candidates.begin(), scratch.candidates.end(), nearer);
   }
 
   void insert(std::span<const std::uint32_t> batch) {

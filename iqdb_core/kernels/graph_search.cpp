@@ -21,14 +21,22 @@ void prefetch_row(const float* row, std::size_t dim) {
   for (std::size_t offset = 0; offset < dim * sizeof(float); offset += 64) __builtin_prefetch(bytes + offset);
 }
 
+using Candidate = Walker::Candidate;
+
 // What one thread needs for a query after another.
 struct Scratch {
   Walker walker;
   FilteredWalker filtered;
   std::vector<std::uint8_t> code;
-  std::vector<std::uint32_t> rows;  // to be scored, nearest first by their codes
+  std::vector<Candidate> chosen;  // rows to be scored, nearest first by their codes
+  std::vector<std::uint32_t> nodes;
+  std::vector<std::int32_t> keys;
+  std::vector<Hit> hits;
   bool stuck;
 };
+
+// See Search::choose: more than four standard deviations of the rounding of two rows' codes.
+constexpr double kRounding = 3.5;
 
 class Search {
  public:
@@ -54,69 +62,111 @@ class Search {
 
   bool one(std::size_t i, Scratch& scratch) {
     const float* const query = task_.queries + i * task_.dim;
-    scratch.code.resize(task_.graph.codes.stride);
-    std::uint8_t* const code = scratch.code.data();
-    QueryCode coded{code};
+    const Codes& codes = task_.graph.codes;
+    scratch.code.resize(codes.stride);
+    QueryCode coded{scratch.code.data()};
     if (task_.metric == Metric::kDot) {
-      coded.offset = encode_direction(*task_.model, query, task_.dim, code);
+      coded.offset = encode_direction(*task_.model, query, task_.dim, scratch.code.data());
     } else {
-      encode_query(*task_.model, task_.graph.codes.sum == CodeSum::kDot, query, task_.dim, code);
+      encode_query(*task_.model, codes.sum == CodeSum::kDot, query, task_.dim, scratch.code.data());
     }
     if (!(task_.filtered ? walk_matches(i, coded, scratch) : walk_all(i, coded, scratch))) return false;
-    const std::vector<std::uint32_t>& rows = scratch.rows;
-    constexpr std::size_t kAhead = 4;
-    for (std::size_t j = 0; j < std::min(rows.size(), kAhead); ++j) prefetch_row(vector(rows[j]), task_.dim);
+
+    const std::vector<Candidate>& chosen = scratch.chosen;
+    for (const Candidate& row : chosen) __builtin_prefetch(vector(row.node));
+    constexpr std::size_t kAhead = 3;
+    for (std::size_t j = 0; j < std::min(chosen.size(), kAhead); ++j)
+      prefetch_row(vector(chosen[j].node), task_.dim);
     const double norm2 = kernels_.norm2(query, task_.dim);
-    TopK nearest(task_.k);
-    for (std::size_t j = 0; j < rows.size(); ++j) {
-      if (j + kAhead < rows.size()) prefetch_row(vector(rows[j + kAhead]), task_.dim);
-      const std::size_t row = rows[j];
+    std::vector<Hit>& hits = scratch.hits;
+    hits.clear();
+    for (std::size_t j = 0; j < chosen.size(); ++j) {
+      if (j + kAhead < chosen.size()) prefetch_row(vector(chosen[j + kAhead].node), task_.dim);
+      const std::size_t row = chosen[j].node;
       std::size_t block = 0;
       if (!verified(row, &block)) return report(3, block);
       const double distance = kernels_.canonical(task_.metric, query, norm2, vector(row), task_.dim);
       if (distance > task_.max_distance) continue;
       const auto number = static_cast<std::int64_t>(row);
-      nearest.offer({distance, number, number});
+      hits.push_back({distance, number, number});
     }
-    std::vector<Hit> hits = nearest.hits();
     task_.out_counts[i] = static_cast<std::int64_t>(write_smallest(
         hits, task_.k, task_.width, task_.out_rows + i * task_.width, task_.out_distances + i * task_.width));
-    task_.out_visited[2 * i + 1] = scratch.stuck ? 0 : static_cast<std::int64_t>(rows.size());
+    task_.out_visited[2 * i + 1] = scratch.stuck ? 0 : static_cast<std::int64_t>(chosen.size());
     return true;
   }
 
   // A walk over all nodes; those that pass the mask are picked out of its pool.
   bool walk_all(std::size_t i, const QueryCode& coded, Scratch& scratch) {
     Walker& walker = scratch.walker;
-    if (!walker.walk(kernels_, task_.graph, task_.blocks, coded, task_.breadth)) {
-      return report(walker.damaged_table == task_.blocks.codes ? 1 : 2, walker.damaged_block);
-    }
-    scratch.rows.clear();
-    for (std::size_t j = 0; j < walker.size() && scratch.rows.size() < task_.scored; ++j) {
-      const std::uint32_t row = walker.at(j).node;
-      if (allowed(task_.mask, row)) scratch.rows.push_back(row);
-    }
+    const std::size_t n = task_.graph.codes.n;
+    if (!walker.walk(kernels_, task_.graph, task_.blocks, coded, task_.breadth)) return report(walker);
     task_.out_visited[2 * i] = static_cast<std::int64_t>(walker.scored());
     // A pool full of equal keys may be a group of equal vectors that the walk could not leave: the caller is
     // told that nothing was found.
-    scratch.stuck = walker.size() > 1 && walker.size() == std::min(task_.breadth, task_.graph.codes.n) &&
+    scratch.stuck = walker.size() > 1 && walker.size() == std::min(task_.breadth, n) &&
                     walker.at(0).key == walker.at(walker.size() - 1).key;
-    return true;
+    return choose(coded, scratch) || report(walker);
   }
 
-  // A walk over the nodes that pass the mask.
+  // A walk over the nodes that pass the mask, by their codes.
   bool walk_matches(std::size_t i, const QueryCode& coded, Scratch& scratch) {
     FilteredWalker& walker = scratch.filtered;
-    if (!walker.walk(kernels_, task_.graph, task_.blocks, coded, task_.breadth, task_.mask)) {
-      return report(walker.damaged_table == task_.blocks.codes ? 1 : 2, walker.damaged_block);
-    }
-    scratch.rows.clear();
+    if (!walker.walk(kernels_, task_.graph, task_.blocks, coded, task_.breadth, task_.mask))
+      return report(walker);
+    scratch.chosen.clear();
     for (std::size_t j = 0; j < std::min(walker.size(), task_.scored); ++j) {
-      scratch.rows.push_back(walker.node(j));
+      scratch.chosen.push_back({walker.key(j), walker.node(j)});
     }
     task_.out_visited[2 * i] = static_cast<std::int64_t>(walker.scored());
     scratch.stuck =
         walker.size() > 1 && walker.size() == task_.breadth && walker.key(0) == walker.key(walker.size() - 1);
+    return true;
+  }
+
+  // Of what the walk found, the rows to score by their vectors: the nearest that pass the mask. False when a
+  // block of codes is damaged.
+  bool choose(const QueryCode& coded, Scratch& scratch) {
+    Walker& walker = scratch.walker;
+    const Codes& codes = task_.graph.codes;
+    const bool is_coarse = codes.coarse != nullptr;
+    // Coarse codes order near rows less well: codes choose among some more.
+    const std::size_t wanted = is_coarse ? task_.scored + task_.k : task_.scored;
+    std::vector<Candidate>& chosen = scratch.chosen;
+    chosen.clear();
+    for (std::size_t j = 0; j < walker.size() && chosen.size() < wanted; ++j) {
+      const Candidate found = walker.at(j);
+      if (!allowed(task_.mask, found.node)) continue;
+      // One line of each row that is nearly certain to be scored: pages of vectors are far apart, and finding
+      // them takes longest.
+      if (chosen.size() < task_.k) __builtin_prefetch(vector(found.node));
+      chosen.push_back(found);
+    }
+    if (is_coarse) {
+      scratch.nodes.clear();
+      for (const Candidate& found : chosen) {
+        if (!walker.verify(task_.blocks.codes, found.node * codes.stride, codes.stride)) return false;
+        scratch.nodes.push_back(found.node);
+      }
+      scratch.keys.resize(scratch.nodes.size());
+      Walker::keys(kernels_, codes, coded, scratch.nodes, scratch.keys.data());
+      for (std::size_t j = 0; j < chosen.size(); ++j) chosen[j].key = scratch.keys[j];
+      std::sort(chosen.begin(), chosen.end(), [](const Candidate& x, const Candidate& y) {
+        return x.key != y.key ? x.key < y.key : x.node < y.node;
+      });
+      chosen.resize(std::min(chosen.size(), task_.scored));
+    }
+    if (codes.sum != CodeSum::kDot || codes.norms != nullptr || chosen.size() <= task_.k) return true;
+    // Rounding moves a squared distance d2 of codes by about 0.8 sqrt(d2): rows beyond the k-th by many times
+    // that are not looked at.
+    std::int64_t d2 = chosen[task_.k - 1].key;
+    const std::int64_t last = d2;
+    const auto* const bytes = reinterpret_cast<const std::int8_t*>(coded.bytes);
+    for (std::size_t j = 0; j < codes.stride; ++j) d2 += std::int64_t{bytes[j]} * bytes[j];
+    const double margin = kRounding * std::sqrt(static_cast<double>(std::max<std::int64_t>(d2, 1)));
+    std::size_t kept = task_.k;
+    while (kept < chosen.size() && static_cast<double>(chosen[kept].key - last) <= margin) ++kept;
+    chosen.resize(kept);
     return true;
   }
 
@@ -132,6 +182,13 @@ class Search {
     return true;
   }
 
+  template <class AnyWalker>
+  bool report(const AnyWalker& walker) {
+    const int part = walker.damaged_table == task_.blocks.codes    ? 1
+                     : walker.damaged_table == task_.blocks.coarse ? 4
+                                                                   : 2;
+    return report(part, walker.damaged_block);
+  }
   bool report(int part, std::size_t block) {
     const std::lock_guard lock(mutex_);
     if (damage_.part == 0) damage_ = {part, block};

@@ -35,7 +35,7 @@ struct GraphSearch {
       out_visited;  // [n_queries][2] codes compared, then vectors compared: 0 when the walk got stuck
 };
 
-// What was damaged, if anything: 0 nothing, 1 codes, 2 links, 3 vectors; and the block.
+// What was damaged, if anything: 0 nothing, 1 codes, 2 links, 3 vectors, 4 coarse codes; and the block.
 struct Damage {
   int part = 0;
   std::size_t block = 0;

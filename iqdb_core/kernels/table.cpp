@@ -30,6 +30,7 @@ const Kernels& kernels() {
       .pack = pack,
       .tiles = tiles,
       .code_sums = code_sums,
+      .coarse_sums = coarse_sums,
       .list_scan = list_scan,
       .list_tiles = list_tiles,
       .half_sums = half_sums,

@@ -116,6 +116,7 @@ struct Kernels {
   void (*tiles)(Pass pass, const TileTask& task);
 
   void (*code_sums)(CodeSum kind, const CodeTask& task);
+  void (*coarse_sums)(CodeSum kind, const CoarseTask& task);
   void (*list_scan)(CodeSum kind, const ListScanTask& task);
   void (*list_tiles)(CodeSum kind, const ListTileTask& task);
   void (*half_sums)(const HalfTask& task);

@@ -30,12 +30,11 @@ from iqdb_core.legacy.values import MalformedError, decode_id, decode_metadata, 
 from iqdb_core.records import Ids, MetadataColumns, RecordBatch
 from iqdb_core.storage.files import OS_FILES, FileSystem, OpenFile
 from iqdb_core.storage.layout import LOG_SUFFIX
-from iqdb_core.types import DistanceMetric
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from iqdb_core.types import MetadataValue, VectorId
+    from iqdb_core.types import DistanceMetric, MetadataValue, VectorId
 
 _BATCH_ROWS = 16_384
 _BATCH_BYTES = 32 << 20
@@ -60,6 +59,7 @@ class LegacyDatabase:
 
     Attributes:
         path: the snapshot.
+        lost: what of a damaged log could not be read, a sentence each; only after salvaging.
         snapshot: its snapshot.
         scan: what its log holds; None when there is none.
         order: for each record where it is: the start of a snapshot's row, or -1 minus the start of a body
@@ -71,6 +71,7 @@ class LegacyDatabase:
         self.path = snapshot.path
         self.snapshot = snapshot
         self.scan = scan
+        self.lost: list[str] = []
         self._log = memoryview(log)
         self.upserts = self.deletes = 0
         self.order: array[int] | None = None
@@ -98,11 +99,12 @@ class LegacyDatabase:
         scan, log = read_log(file.path + LOG_SUFFIX, snapshot.dim, files)
         if scan is not None:
             problem = scan.problem()
-            if salvage:
-                scan = _readable(scan)
-            elif problem is not None:
+            if problem is not None and not salvage:
                 raise problem
-        return cls(snapshot, scan, log)
+        database = cls(snapshot, None if scan is None else readable(scan), log)
+        if scan is not None:
+            database.lost = _losses(scan)
+        return database
 
     @property
     def n_records(self) -> int:
@@ -127,7 +129,7 @@ class LegacyDatabase:
 
     def notes(self) -> list[str]:
         """Return what is worth knowing about the records: what was left out, and what cannot be known."""
-        notes = []
+        notes = list(self.lost)
         if self.torn_bytes and self.scan is not None and self.scan.has_header:
             assert self.scan.torn is not None
             notes.append(
@@ -188,9 +190,10 @@ class LegacyDatabase:
 
     def _plain_batch(self, start: int, stop: int) -> RecordBatch:
         rows = self.snapshot.plain_rows()[start:stop]
-        vectors = np.ascontiguousarray(rows["vector"], np.float32)
+        # Copies even where they are contiguous: nothing in a row is aligned.
+        vectors = np.array(rows["vector"], np.float32, order="C")
         self._check_finite(vectors, start)
-        return RecordBatch(Ids.from_u64(np.ascontiguousarray(rows["id"], np.uint64)), vectors, None, start)
+        return RecordBatch(Ids.from_u64(np.array(rows["id"], np.uint64)), vectors, None, start)
 
     def _batch(self, start: int, stop: int) -> RecordBatch:
         ids: list[VectorId] = []
@@ -347,7 +350,21 @@ def read_log(path: str, dim: int, files: FileSystem) -> tuple[LogScan | None, by
     return scan_log(data, path, dim), data
 
 
-def _readable(scan: LogScan) -> LogScan:
+def _losses(scan: LogScan) -> list[str]:
+    """Return what of a log cannot be read, a sentence each."""
+    lost = [
+        f"{stop - start} bytes of the log from byte {start} on are no frame and were lost ({reason})"
+        for start, stop, reason in scan.damage
+    ]
+    for number, reason in scan.malformed:
+        place = scan.frame_start(number)
+        lost.append(f"frame {number} of the log, at byte {place}, was left out ({reason})")
+    if scan.unreadable is not None:
+        lost.append(f"all {scan.size} bytes of the log were left out ({scan.unreadable.message})")
+    return lost
+
+
+def readable(scan: LogScan) -> LogScan:
     """Return a scan of the frames that mean something."""
     bad = {number for number, _ in scan.malformed}
     if scan.unreadable is not None or not bad:

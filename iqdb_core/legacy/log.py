@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import zlib
 from array import array
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -85,7 +86,7 @@ class LogScan:
 
     def frames_before(self, offset: int) -> int:
         """Return how many frames end at or before `offset`."""
-        return sum(1 for stop in self.bodies[1::2] if stop <= offset)
+        return bisect_right(range(self.n_frames), offset, key=lambda number: self.bodies[2 * number + 1])
 
     def problem(self) -> LegacyDamagedError | LogDamagedError | UnsupportedVersionError | None:
         """Return the first reason for which the log must not be believed, None when there is none."""
@@ -177,7 +178,7 @@ def _bad_frame(data: Buffer, at: int) -> str | None:
 
 
 def _add_frame(scan: LogScan, data: Buffer, at: int, dim: int) -> int:
-    size = layout.FRAME_HEAD.unpack_from(data, at)[0]
+    size: int = layout.FRAME_HEAD.unpack_from(data, at)[0]
     start = at + _HEAD_BYTES
     number = scan.n_frames
     scan.bodies.extend((start, start + size))
@@ -237,7 +238,7 @@ class _Search:
                 self.given_up = True
                 return None
             self._bytes -= size
-            # Only what a writer of 1.x can have made counts, so that chance does not make damage of a torn tail.
+            # Only what 1.x can have written counts, so that chance does not make damage of a torn tail.
             try:
                 check_body(data[body : body + size], self._dim)
             except MalformedError:

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from iqdb_core.errors import LegacyDamagedError, NotADatabaseError, NotRepresentableError
+from iqdb_core.errors import (
+    LegacyDamagedError,
+    NotADatabaseError,
+    NotRepresentableError,
+    UnsupportedVersionError,
+)
 from iqdb_core.legacy import LEGACY_VERSIONS, layout
 from iqdb_core.legacy.compressed import decompress
 from iqdb_core.legacy.values import MalformedError, cut_off, id_end, metadata_end
@@ -49,7 +54,7 @@ class LegacySnapshot:
         """Check an image.
 
         Raises:
-            NotADatabaseError: it is of another kind.
+            NotADatabaseError, UnsupportedVersionError: it is of another kind.
             LegacyDamagedError: it contradicts itself.
             NotRepresentableError: it is beyond what this release can hold.
         """
@@ -74,10 +79,11 @@ class LegacySnapshot:
     # --- Header ---------------------------------------------------------------------------------
 
     def _header(self, image: memoryview) -> layout.LegacyHeader:
-        if len(image) < _PREAMBLE_BYTES or image[:8] != layout.SNAPSHOT_MAGIC:
+        if len(image) < _PREAMBLE_BYTES or bytes(image[:8]) != layout.SNAPSHOT_MAGIC:
             raise NotADatabaseError(self.path, 'it does not begin with "IQDBPRST"')
         version = int.from_bytes(image[8:_PREAMBLE_BYTES], "little")
-        assert version in LEGACY_VERSIONS, "the caller has looked"
+        if version not in LEGACY_VERSIONS:
+            raise UnsupportedVersionError(self.path, version, "1 and 2 here")
         head, tail = layout.HEADER_HEAD, layout.HEADER_TAIL
         if len(image) < head.size:
             raise self._wrong("file", len(image), f"{len(image)} bytes long", f"at least {head.size}")

@@ -11,6 +11,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -76,27 +77,32 @@ def ours(work: Path, name: str, rows: np.ndarray, metric: str) -> Library:
     db = Iqdb.open_existing(path, read_only=True)
 
     def ask(queries: np.ndarray, ef: int) -> np.ndarray:
-        return np.array([db.search_arrays(query[None, :], K, ef=ef)[0][0] for query in queries])
+        return np.array([[hit.id for hit in db.search(query, K, ef=ef)] for query in queries])
 
     return Library("iqdb", taken, path.stat().st_size - rows.nbytes, ask)
 
 
-def peers(rows: np.ndarray, metric: str) -> Iterator[Library]:
-    """The libraries that people pick today, each at its fair settings."""
-    n, dim = rows.shape
-    unit = (
-        np.ascontiguousarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
-        if metric == "cosine"
-        else rows
-    )
-    cosine = metric == "cosine"
+def peers(name: str, rows: np.ndarray, metric: str, work: Path) -> Iterator[Library]:
+    """The libraries that people pick today, each at its fair settings.
 
-    start = time.perf_counter()
+    Their indexes are kept in `work` with the times that building them took, since they take minutes.
+    """
+    n, dim = rows.shape
+    cosine = metric == "cosine"
+    unit = np.ascontiguousarray(rows / np.linalg.norm(rows, axis=1, keepdims=True)) if cosine else rows
+    built = partial(_built, work)
+
+    def build_hnswlib(path: Path) -> None:
+        graph = hnswlib.Index("cosine" if cosine else "l2", dim)
+        graph.init_index(n, M=M, ef_construction=EF_CONSTRUCTION)
+        graph.set_num_threads(THREADS)
+        with _timed(path):
+            graph.add_items(rows)
+        graph.save_index(str(path))
+
+    path, taken = built(f"{name}.hnswlib", build_hnswlib)
     graph = hnswlib.Index("cosine" if cosine else "l2", dim)
-    graph.init_index(n, M=M, ef_construction=EF_CONSTRUCTION)
-    graph.set_num_threads(THREADS)
-    graph.add_items(rows)
-    taken = time.perf_counter() - start
+    graph.load_index(str(path))
     graph.set_num_threads(1)
 
     def ask_hnswlib(queries: np.ndarray, ef: int) -> np.ndarray:
@@ -105,18 +111,24 @@ def peers(rows: np.ndarray, metric: str) -> Iterator[Library]:
 
     yield Library("hnswlib", taken, 0, ask_hnswlib)
 
-    faiss.omp_set_num_threads(THREADS)
     kind = faiss.METRIC_INNER_PRODUCT if cosine else faiss.METRIC_L2
-    for name in ("HNSW", "HNSW-SQ8"):
-        start = time.perf_counter()
-        if name == "HNSW":
-            index = faiss.IndexHNSWFlat(dim, M, kind)
-        else:
-            index = faiss.IndexHNSWSQ(dim, faiss.ScalarQuantizer.QT_8bit, M, kind)
-            index.train(unit)
-        index.hnsw.efConstruction = EF_CONSTRUCTION
-        index.add(unit)
-        taken = time.perf_counter() - start
+    for variant in ("HNSW-SQ8", "HNSW"):
+
+        def build_faiss(path: Path, variant: str = variant) -> None:
+            faiss.omp_set_num_threads(THREADS)
+            if variant == "HNSW":
+                index = faiss.IndexHNSWFlat(dim, M, kind)
+            else:
+                index = faiss.IndexHNSWSQ(dim, faiss.ScalarQuantizer.QT_8bit, M, kind)
+            index.hnsw.efConstruction = EF_CONSTRUCTION
+            with _timed(path):
+                if variant != "HNSW":
+                    index.train(unit)
+                index.add(unit)
+            faiss.write_index(index, str(path))
+
+        path, taken = built(f"{name}.faiss-{variant}", build_faiss)
+        index = faiss.read_index(str(path))
 
         def ask_faiss(queries: np.ndarray, ef: int, index: faiss.Index = index) -> np.ndarray:
             faiss.omp_set_num_threads(1)
@@ -125,24 +137,52 @@ def peers(rows: np.ndarray, metric: str) -> Iterator[Library]:
             index.hnsw.efSearch = ef
             return np.array([index.search(query[None, :], K)[1][0] for query in queries])
 
-        yield Library(f"faiss {name}", taken, 0, ask_faiss)
+        yield Library(f"faiss {variant}", taken, 0, ask_faiss)
 
-    start = time.perf_counter()
-    other = UsearchIndex(
-        ndim=dim,
-        metric="cos" if cosine else "l2sq",
-        dtype="f32",
-        connectivity=M,
-        expansion_add=EF_CONSTRUCTION,
-    )
-    other.add(np.arange(n), rows, threads=THREADS)
-    taken = time.perf_counter() - start
+    def usearch_index() -> UsearchIndex:
+        return UsearchIndex(
+            ndim=dim,
+            metric="cos" if cosine else "l2sq",
+            dtype="f32",
+            connectivity=M,
+            expansion_add=EF_CONSTRUCTION,
+        )
+
+    def build_usearch(path: Path) -> None:
+        index = usearch_index()
+        with _timed(path):
+            index.add(np.arange(n), rows, threads=THREADS)
+        index.save(str(path))
+
+    path, taken = built(f"{name}.usearch", build_usearch)
+    other = usearch_index()
+    other.load(str(path))
 
     def ask_usearch(queries: np.ndarray, ef: int) -> np.ndarray:
         other.expansion_search = ef
         return np.array([other.search(query, K).keys for query in queries])
 
     yield Library("usearch", taken, 0, ask_usearch)
+
+
+def _built(work: Path, file: str, build: Callable[[Path], None]) -> tuple[Path, float]:
+    """Return the path of a peer's index and the seconds that building it took, now or in an earlier run."""
+    path = work / file
+    if not _seconds_of(path).exists():
+        build(path)
+    return path, float(_seconds_of(path).read_text())
+
+
+@contextmanager
+def _timed(path: Path) -> Iterator[None]:
+    """Keep beside an index the seconds that building it took."""
+    start = time.perf_counter()
+    yield
+    _seconds_of(path).write_text(f"{time.perf_counter() - start}\n")
+
+
+def _seconds_of(path: Path) -> Path:
+    return path.with_name(path.name + ".seconds")
 
 
 def sweep(libraries: list[Library], queries: np.ndarray, truth: np.ndarray) -> None:
@@ -168,7 +208,7 @@ def compared(
     mine = ours(work, name, rows, metric)
     with Iqdb.open_existing(work / f"{name}-hnsw.iqdb", read_only=True) as db:
         truth = db.search_arrays(queries, K, exact=True)[0]
-    others = list(peers(rows, metric))
+    others = list(peers(name, rows, metric, work))
     sweep([mine, *others], queries, truth)
     for library in [mine, *others]:
         print("  ", library.name, f"build {library.build_seconds:.1f} s", end=": ")
@@ -221,14 +261,33 @@ def compared(
     )
 
 
+def clustered(n: int, seed: int) -> np.ndarray:
+    """Seeded rows that look like embeddings: 10,000 clusters of unequal size with a decaying spectrum."""
+    dim, n_clusters = 128, 10_000
+    shape = np.random.default_rng(7)  # the same clusters for every seed
+    spectrum = (1.0 / np.sqrt(1.0 + np.arange(dim))).astype(np.float32)
+    centres = shape.standard_normal((n_clusters, dim), dtype=np.float32) * spectrum
+    widths = shape.uniform(0.4, 0.8, n_clusters).astype(np.float32)
+    sizes = shape.pareto(2.0, n_clusters) + 1.0
+    turn = np.linalg.qr(shape.standard_normal((dim, dim)))[0].astype(np.float32)
+    generator = np.random.default_rng(seed)
+    members = generator.choice(n_clusters, n, p=sizes / sizes.sum())
+    rows = np.empty((n, dim), np.float32)
+    for start in range(0, n, 65_536):
+        part = members[start : start + 65_536]
+        noise = generator.standard_normal((len(part), dim), dtype=np.float32) * spectrum
+        rows[start : start + len(part)] = (centres[part] + widths[part, None] * noise) @ turn
+    return rows
+
+
 def figures(data: Data) -> Iterator[Figure]:
-    """The rows of this group."""
+    """The rows of the group `approximate`."""
     wordnet = np.load(data.wordnet_npy)
     queries = np.ascontiguousarray(np.load(data.queries)[:1000])
-    run = partial(compared, work=data.work)
-    yield from run("wordnet", wordnet, queries, "cosine", reach=2.0)
-    synthetic = np.load(data.synthetic_npy)
-    generator = np.random.default_rng(11)
-    near = synthetic[generator.integers(0, len(synthetic), 1000)]
-    shifted = near + np.float32(0.25) * generator.standard_normal(near.shape, dtype=np.float32)
-    yield from run("synthetic", synthetic, shifted, "euclidean", reach=1.5)
+    yield from compared("wordnet", wordnet, queries, "cosine", data.work, reach=2.0)
+
+
+def figures_1m(data: Data) -> Iterator[Figure]:
+    """The rows of the group `approximate-1m`: clustered rows, and queries that are not among them."""
+    rows = clustered(1_000_000, seed=11)
+    yield from compared("clustered", rows, clustered(1_000, seed=12), "euclidean", data.work, reach=1.5)

@@ -39,6 +39,7 @@ GROUPS = {
     "imports": imports.figures,
     "writes": writes.figures,
     "approximate": approximate.figures,
+    "approximate-1m": approximate.figures_1m,
     "verify": verify.figures,
     "filtered": filtered.figures,
     "ivf": ivf.figures,

@@ -47,8 +47,8 @@ FILE = [
     Damaged(
         "magic-only", "The magic, and no version.", "NotADatabaseError", "open", "not a database", cut(8)
     ),
-    Damaged("version-1", "Version 1.", "UnsupportedVersionError", "open", "version", put(8, b"\1")),
-    Damaged("version-2", "Version 2.", "UnsupportedVersionError", "open", "version", put(8, b"\2")),
+    Damaged("version-1", "Version 1.", "LegacyDamagedError", "open", "version", put(8, b"\1")),
+    Damaged("version-2", "Version 2.", "LegacyDamagedError", "open", "version", put(8, b"\2")),
     Damaged("version-4", "Version 4.", "UnsupportedVersionError", "open", "version", put(8, b"\4")),
     Damaged("cut-12", "Magic and version only.", "TruncatedError", "open", "truncated", cut(12)),
     Damaged("cut-4095", "One byte less than the header.", "TruncatedError", "open", "truncated", cut(4095)),
