@@ -111,8 +111,8 @@ void invert(Words& words, size_t n) {
   if (n % kWordBits != 0) words.back() &= (uint64_t{1} << (n % kWordBits)) - 1;
 }
 
-void py_mask_within(nb::list columns, int64_t int_low, int64_t int_high, double float_low, double float_high,
-                    bool inverted, BufferArg mask_arg) {
+void py_mask_within(nb::typed<nb::list, nb::any> columns, int64_t int_low, int64_t int_high, double float_low,
+                    double float_high, bool inverted, BufferArg mask_arg) {
   const Buffer<uint8_t> mask(mask_arg, "mask");
   const Interval interval{int_low, int_high, float_low, float_high};
   Words words;
