@@ -39,7 +39,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "inspect": CommandEntry("inspect", "Show what a database holds and where its bytes go."),
     "verify": CommandEntry("verify", "Check whether a database is whole."),
     "repair": CommandEntry("repair", "Keep what can be read of a damaged database, in a new file."),
-    "export": CommandEntry("export", "Export all records to .npy, Parquet or JSON lines, or for iqdb 1.x."),
+    "export": CommandEntry("export", "Export all records to .npy, Parquet, JSON lines or iqdb 1.x."),
 }
 
 

@@ -95,7 +95,7 @@ def command(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
 ) -> None:
-    """Export all records to .npy, Parquet or JSON lines, or for iqdb 1.x.
+    """Export all records to .npy, Parquet, JSON lines or iqdb 1.x.
 
     Records come in the order in which they were inserted. An import of what was exported gives a
     database with the same content digest: ids of all kinds, every bit of the vectors, and metadata with

@@ -86,7 +86,8 @@ def test_it_never_writes_over_anything(iqdb: Any, database: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("content", "status"), [(None, 3), (b"hello, this is no database", 4), (b"IQDBPRST\x02\0\0\0", 7)]
+    ("content", "status"),
+    [(None, 3), (b"hello, this is no database", 4), (b"IQDBPRST\x02\0\0\0", 6), (b"IQDBPRST\x09\0\0\0", 7)],
 )
 def test_what_is_no_database_cannot_be_repaired(
     iqdb: Any, tmp_path: Path, content: bytes | None, status: int

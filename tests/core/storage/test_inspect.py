@@ -73,6 +73,10 @@ def test_inspect_says_what_a_golden_database_holds(name: str) -> None:
 def test_inspect_of_a_damaged_file_accounts_for_every_byte_and_says_what_it_does_not_know(name: str) -> None:
     want = expected("damaged", name)
     path = FORMATS / "damaged" / f"{name}.iqdb"
+    if want["error"] == "LegacyDamagedError":
+        with pytest.raises(UnsupportedVersionError):
+            inspect_file(path)  # files of 1.x are inspected elsewhere
+        return
     if want["error"] in REFUSED and not path.with_name(f"{path.name}.wal").exists():
         with pytest.raises(Exception, match=path.name) as caught:
             inspect_file(path)
