@@ -259,7 +259,7 @@ class SingleSearch:
 
     def __init__(self, graph: StoredGraph, vectors: Buffer, vector_blocks: tuple[Buffer, Buffer, int] | None, breadth: int, scored: int, rows: int, rows_per_ef: int) -> None: ...
 
-    def nearest(self, query: object, k: object, ef: object) -> tuple[list[int], list[float]] | None:
+    def nearest(self, query: object, k: object, ef: object, n_probes: object) -> tuple[list[int], list[float]] | None:
         """
         Return the rows of the k nearest and their distances, as two lists, or None.
 
@@ -355,6 +355,19 @@ class StoredLists:
         Returns:
             (0, 0), or what is damaged and its block, and the outputs mean nothing: 1 codes, 2 rows, 3 lengths,
             4 norms, 5 product codes, 6 product terms, 7 vectors.
+        """
+
+class SingleListSearch:
+    """Searches of StoredLists with one query, over all rows."""
+
+    def __init__(self, lists: StoredLists, vectors: Buffer, vector_blocks: tuple[Buffer, Buffer, int] | None, n_probes: int, scored_per_hit: int, scored: int, rows: int, codes_per_row: int) -> None: ...
+
+    def nearest(self, query: object, k: object, ef: object, n_probes: object) -> tuple[list[int], list[float]] | None:
+        """
+        Return the rows of the k nearest and their distances, as two lists, or None.
+
+        None says to search by StoredLists.search, or to scan: the arguments need a conversion or are wrong, the lists
+        are small for the probes, a part of the file is damaged, or the lists came short.
         """
 
 class JsonlError(ValueError):

@@ -88,6 +88,9 @@ class HnswConfig(IndexSettings):
         filter_widen: how many times as wide a filter may make the list of candidates. Where fewer rows
             than one in so many match, a search walks over matching rows alone instead.
         seed: start of the random numbers that decide the order of insertion.
+
+    Under the inner product, vectors of very different lengths need a larger `ef` for the same recall;
+    `iqdb recall --target` finds it.
     """
 
     m: int = 16

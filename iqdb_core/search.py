@@ -187,10 +187,10 @@ def merged(
     return [_merged_hits(view, base_out, delta_out, query, k) for query in range(n_queries)]
 
 
-def nearest(view: View, query: object, k: object, ef: object) -> list[Hit] | None:
+def nearest(view: View, query: object, k: object, ef: object, n_probes: object) -> list[Hit] | None:
     """Return the hits of one query in a view that is whole, or None when it takes `search` to tell."""
     base = view.base
-    found = base.nearest(query, k, ef)
+    found = base.nearest(query, k, ef, n_probes)
     if found is None:
         return None
     rows, distances = found

@@ -51,12 +51,12 @@ class Searching:
             DamagedError: a part of the file that the answer depends on is damaged.
         """
         store = self._store
-        if filter is None and not exact and max_distance is None and n_probes is None and store.cache is None:
+        if filter is None and not exact and max_distance is None and store.cache is None:
             # Most calls are of this kind, and a walk takes so little that every line here counts. A view
             # that is whole has no bitmap that could change, so that it needs no lease.
             whole = store.view()
             if whole.is_whole:
-                hits = nearest(whole, query, k, ef)
+                hits = nearest(whole, query, k, ef, n_probes)
                 if hits is not None:
                     return hits
         view = store.lease()

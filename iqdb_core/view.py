@@ -21,7 +21,7 @@ _CACHED_MASKS = 8
 _IDS_PER_BLOCK_LOG2 = BLOCK_LOG2 - 3
 
 
-def _ask_the_index(query: object, k: object, ef: object) -> None:
+def _ask_the_index(query: object, k: object, ef: object, n_probes: object) -> None:
     """Answer nothing."""
 
 
@@ -46,7 +46,9 @@ class Base:
             block = self._vectors = self.snapshot.vectors()
         return block
 
-    def nearest(self, query: object, k: object, ef: object) -> tuple[list[int], list[float]] | None:
+    def nearest(
+        self, query: object, k: object, ef: object, n_probes: object
+    ) -> tuple[list[int], list[float]] | None:
         """Return rows and distances of the nearest of all rows, or None: then the index is to be asked.
 
         The arguments need not be checked: with anything unusual the answer is None.
@@ -59,7 +61,7 @@ class Base:
             except (TypeError, ValueError, DamagedError):
                 single = None  # the long way reports what is wrong
             self._single = single = single or _ask_the_index
-        return single(query, k, ef)
+        return single(query, k, ef, n_probes)
 
     def ids(self, rows: Iterable[int]) -> list[VectorId]:
         """Return the ids of rows; quick where they are integers in blocks that were verified before."""

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         ArrayReader,
         Buffer,
         IndexArrays,
+        SingleSearch,
         StoredArray,
         VectorBlock,
         VectorReader,
@@ -155,6 +156,30 @@ class IvfIndex:
             lists, vectors, queries, out, mask, max_distance, n_probes, min(out.k, candidates), threads
         )
 
+    def single_search(self, vectors: VectorBlock) -> SingleSearch | None:
+        """Return the shortest way to answer one query over all rows, or None when there are no lists.
+
+        What it returns is what `search` would; where it returns None, `search` is to be asked.
+        """
+        if vectors.block_crcs is None:  # compressed: decoded as far as searches need them
+            return None
+        if self._n_rows <= _SCANNED_AT_MOST:
+            return None
+        lists = self._stored()
+        if lists is None:
+            return None
+        per_hit, more = self._scored_by()
+        return _kernels.SingleListSearch(
+            lists.stored,
+            vectors.buffer,
+            _blocks_of(vectors),
+            self._settings["n_probes"],
+            per_hit,
+            more,
+            _SCANNED_AT_MOST,
+            _CODES_PER_VECTOR,
+        ).nearest
+
     def _probe(
         self,
         lists: OpenLists,
@@ -168,13 +193,14 @@ class IvfIndex:
         threads: int,
     ) -> int:
         counts = array("q", bytes(24 * out.n_queries))
+        per_hit, more = self._scored_by()
         part, block = lists.stored.search(
             vectors.buffer,
             queries,
             out.k,
             n_probes,
             wanted,
-            self._scored(out.k),
+            per_hit * out.k + more,
             out.rows,
             out.distances,
             out.counts,
@@ -198,10 +224,11 @@ class IvfIndex:
                 return damaged
         return -1
 
-    def _scored(self, k: int) -> int:
+    def _scored_by(self) -> tuple[int, int]:
+        """Return how many candidates are scored by their vectors: so many for each hit, and so many more."""
         if not self._settings["use_pq"]:
-            return _SCORED_PER_HIT * k + _SCORED_AT_LEAST
-        return max(1, int(self._settings["pq_refine_factor"])) * k
+            return _SCORED_PER_HIT, _SCORED_AT_LEAST
+        return max(1, int(self._settings["pq_refine_factor"])), 0
 
     def _scan_one(
         self,

@@ -29,8 +29,8 @@ IndexArrays: TypeAlias = "Mapping[str, NDArray[Any]]"
 """What an index persists: one- or two-dimensional arrays by section name ("hnsw.links")."""
 
 
-SingleSearch: TypeAlias = "Callable[[object, object, object], tuple[list[int], list[float]] | None]"
-"""(query, k, ef) -> rows and distances of the nearest; None: ask `Index.search`."""
+SingleSearch: TypeAlias = "Callable[[object, object, object, object], tuple[list[int], list[float]] | None]"
+"""(query, k, ef, n_probes) -> rows and distances of the nearest; None: ask `Index.search`."""
 
 
 class StoredArray(Protocol):

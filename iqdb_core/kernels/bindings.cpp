@@ -233,6 +233,7 @@ NB_MODULE(_kernels, m) {
   iqdb::bind_graph(m);
   iqdb::bind_graph_search(m);
   iqdb::bind_ivf(m);
+  iqdb::bind_ivf_search(m);
   iqdb::bind_jsonl(m);
   iqdb::bind_records(m);
 }

@@ -11,6 +11,7 @@ void bind_filters(nanobind::module_& m);
 void bind_graph(nanobind::module_& m);
 void bind_graph_search(nanobind::module_& m);
 void bind_ivf(nanobind::module_& m);
+void bind_ivf_search(nanobind::module_& m);
 void bind_jsonl(nanobind::module_& m);
 void bind_records(nanobind::module_& m);
 

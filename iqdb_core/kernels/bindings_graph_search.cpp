@@ -9,7 +9,6 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -20,6 +19,7 @@
 #include "buffers.hpp"
 #include "dispatch.hpp"
 #include "graph_search.hpp"
+#include "single_query.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -163,7 +163,8 @@ class SingleSearch {
     task_.max_distance = HUGE_VAL;
   }
 
-  nb::object nearest(nb::handle query, nb::handle k, nb::handle ef) const {
+  nb::object nearest(nb::handle query, nb::handle k, nb::handle ef, nb::handle n_probes) const {
+    if (!n_probes.is_none()) return nb::none();
     GraphSearch task = task_;
     const std::size_t n = task.graph.codes.n;
     std::size_t breadth = limits_.breadth;
@@ -174,7 +175,7 @@ class SingleSearch {
     task.scored = task.k + limits_.scored;
     task.width = task.k;
 
-    const View view(query.ptr(), task.dim);
+    const QueryView view(query, task.dim);
     if (view.data() == nullptr) return nb::none();
     task.queries = view.data();
     std::vector<std::int64_t> rows(task.k);
@@ -191,58 +192,10 @@ class SingleSearch {
       if (count == 0 && search_graph(kernels(), task).part != 0) count = -1;
     }
     if (count != static_cast<std::int64_t>(task.k) || visited[1] < count) return nb::none();
-    return nb::make_tuple(list_of(rows, PyLong_FromLongLong), list_of(distances, PyFloat_FromDouble));
+    return hits_of(rows, distances);
   }
 
  private:
-  // float32[dim], C-contiguous, or nothing.
-  class View {
-   public:
-    View(PyObject* object, std::size_t dim) {
-      if (PyObject_CheckBuffer(object) == 0) return;
-      if (PyObject_GetBuffer(object, &view_, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS) != 0) {
-        PyErr_Clear();
-        return;
-      }
-      is_usable_ = view_.ndim == 1 && view_.shape[0] == static_cast<Py_ssize_t>(dim) && view_.itemsize == 4 &&
-                   view_.format != nullptr && std::strcmp(view_.format, "f") == 0 &&
-                   reinterpret_cast<std::uintptr_t>(view_.buf) % alignof(float) == 0;
-    }
-    ~View() {
-      if (view_.obj != nullptr) PyBuffer_Release(&view_);
-    }
-    View(const View&) = delete;
-    View& operator=(const View&) = delete;
-
-    const float* data() const { return is_usable_ ? static_cast<const float*>(view_.buf) : nullptr; }
-
-   private:
-    Py_buffer view_{};
-    bool is_usable_ = false;
-  };
-
-  // An int in 1..most; anything else is for others to convert or to refuse.
-  static bool count_of(nb::handle value, std::size_t most, std::size_t* out) {
-    if (!PyLong_CheckExact(value.ptr())) return false;
-    int overflow = 0;
-    const long long number = PyLong_AsLongLongAndOverflow(value.ptr(), &overflow);
-    if (overflow != 0 || number < 1 || static_cast<unsigned long long>(number) > most) return false;
-    *out = static_cast<std::size_t>(number);
-    return true;
-  }
-
-  template <class Item, class Make>
-  static nb::object list_of(const std::vector<Item>& items, const Make& make) {
-    nb::object list = nb::steal(PyList_New(static_cast<Py_ssize_t>(items.size())));
-    if (!list.is_valid()) nb::raise_python_error();
-    for (std::size_t i = 0; i < items.size(); ++i) {
-      PyObject* const item = make(items[i]);
-      if (item == nullptr) nb::raise_python_error();
-      PyList_SET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i), item);
-    }
-    return list;
-  }
-
   Buffer<const float> vectors_;
   Blocks vector_blocks_;
   WalkLimits limits_;
@@ -276,9 +229,9 @@ Returns:
                     std::int64_t>(),
            "graph"_a, "vectors"_a, "vector_blocks"_a.none(), "breadth"_a, "scored"_a, "rows"_a,
            "rows_per_ef"_a, nb::keep_alive<1, 2>())
-      .def("nearest", &SingleSearch::nearest, "query"_a, "k"_a, "ef"_a.none(),
-           nb::sig("def nearest(self, query: object, k: object, ef: object) -> tuple[list[int], list[float]] "
-                   "| None"),
+      .def("nearest", &SingleSearch::nearest, "query"_a, "k"_a, "ef"_a.none(), "n_probes"_a.none(),
+           nb::sig("def nearest(self, query: object, k: object, ef: object, n_probes: object) -> "
+                   "tuple[list[int], list[float]] | None"),
            R"(Return the rows of the k nearest and their distances, as two lists, or None.
 
 None says to search by StoredGraph.search, or to scan: the arguments need a conversion or are wrong, the graph is

@@ -49,8 +49,10 @@ def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return path
 
 
-def took_the_short_way(db: Iqdb, query: object, k: object = 10, ef: object = None) -> bool:
-    return db._store.view().base.nearest(query, k, ef) is not None
+def took_the_short_way(
+    db: Iqdb, query: object, k: object = 10, ef: object = None, n_probes: object = None
+) -> bool:
+    return db._store.view().base.nearest(query, k, ef, n_probes) is not None
 
 
 @pytest.mark.parametrize(("k", "ef"), [(10, None), (1, 20), (25, 10), (10, 150)])
@@ -87,6 +89,8 @@ def test_what_is_wrong_is_still_said(path: Path) -> None:
                 db.search(query, k)  # type: ignore[arg-type]
         with pytest.raises(InvalidParameterError):
             db.search(query, 10, ef=0)
+        with pytest.raises(InvalidParameterError, match="n_probes"):
+            db.search(query, 10, n_probes=3)
 
 
 def test_writes_since_the_snapshot_are_seen(path: Path, tmp_path: Path) -> None:
