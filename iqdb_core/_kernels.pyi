@@ -3,7 +3,7 @@ Pure functions over buffers: exact search, distances, checksums, hashes, ids, JS
 """
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 from typing_extensions import Buffer
 
@@ -155,6 +155,11 @@ class StoredCodes:
             (0, 0, vectors compared), or what is damaged (1 codes, 3 vectors), its block, and a number without
             meaning; then the outputs mean nothing.
         """
+
+def mask_within(columns: list[Any], int_low: int, int_high: int, float_low: float, float_high: float, inverted: bool, mask: Buffer) -> None:
+    """
+    Set the bits of `mask` that belong to values in a closed interval, or outside of it if `inverted`; NaN is outside of all. Each column is a tuple: its first row, how many rows it covers, an int64 or float64 value for each row that has one, and the bitmap of those rows (None: all).
+    """
 
 def coarsen_codes(codes: Buffer, out_coarse: Buffer, out_lengths: Buffer, threads: int = 1) -> None:
     """

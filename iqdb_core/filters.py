@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from iqdb_core.errors import InvalidFilterError, InvalidMetadataError
-from iqdb_core.types import Metadata, validate_metadata
+from iqdb_core.types import MAX_INT64, MAX_KEY_BYTES, MIN_INT64, Metadata, validate_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -379,6 +379,9 @@ def _level_above(*filters: Filter) -> int:
 
 
 def _checked_key(key: object) -> str:
+    # Filters are often made for one search, so what is plainly right takes no detour.
+    if type(key) is str and key.isascii() and len(key) <= MAX_KEY_BYTES:
+        return key
     try:
         checked = validate_metadata({key: None})
     except InvalidMetadataError as error:
@@ -389,6 +392,10 @@ def _checked_key(key: object) -> str:
 
 def _checked_value(value: object) -> FilterValue:
     """Return a value as the plain Python object that it is equal to."""
+    if type(value) is bool or (type(value) is int and MIN_INT64 <= value <= MAX_INT64):
+        return value
+    if type(value) is float and value == value:  # noqa: PLR0124 - only NaN differs from itself
+        return value
     if value is None:
         raise InvalidFilterError('null equals and orders nothing; ask "is null" or "is not null"')
     try:

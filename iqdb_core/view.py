@@ -86,9 +86,12 @@ class Base:
             from iqdb_core.filter_masks import snapshot_mask
 
             found = snapshot_mask(self.snapshot, condition)
-            # A new dict each time: another thread may be reading the old one.
-            kept = list(self._masks.items())[1 - _CACHED_MASKS :]
-            self._masks = dict([*kept, (condition, found)])
+            # A new dict each time: another thread may be reading the old one. A copy hashes nothing anew.
+            kept = self._masks.copy()
+            if len(kept) >= _CACHED_MASKS:
+                del kept[next(iter(kept))]
+            kept[condition] = found
+            self._masks = kept
         return found
 
 

@@ -229,6 +229,7 @@ NB_MODULE(_kernels, m) {
   iqdb::bind_distances(m);
   iqdb::bind_bytes(m);
   iqdb::bind_codes(m);
+  iqdb::bind_filters(m);
   iqdb::bind_graph(m);
   iqdb::bind_graph_search(m);
   iqdb::bind_ivf(m);

@@ -7,6 +7,7 @@ namespace iqdb {
 
 void bind_bytes(nanobind::module_& m);
 void bind_codes(nanobind::module_& m);
+void bind_filters(nanobind::module_& m);
 void bind_graph(nanobind::module_& m);
 void bind_graph_search(nanobind::module_& m);
 void bind_ivf(nanobind::module_& m);

@@ -3,6 +3,7 @@
 #include "canonical.hpp"
 #include "code_kernels.hpp"
 #include "code_tiles.hpp"
+#include "intervals.hpp"
 #include "ivf_tiles.hpp"
 #include "ivf_words.hpp"
 #include "scan.hpp"
@@ -44,6 +45,8 @@ const Kernels& kernels() {
       .code_tiles = code_tiles,
       .mix_rows = mix_rows,
       .first_non_finite = first_non_finite,
+      .within_int64 = within_int64,
+      .within_float64 = within_float64,
   };
   return table;
 }

@@ -142,6 +142,11 @@ struct Kernels {
 
   // The index of the first infinity or NaN, or n.
   std::size_t (*first_non_finite)(const float* x, std::size_t n);
+
+  // Bit i of words[ceil(n / 64)] tells whether low <= values[i] <= high; those behind the last are 0.
+  void (*within_int64)(const std::int64_t* values, std::size_t n, std::int64_t low, std::int64_t high,
+                       std::uint64_t* words);
+  void (*within_float64)(const double* values, std::size_t n, double low, double high, std::uint64_t* words);
 };
 
 }  // namespace iqdb

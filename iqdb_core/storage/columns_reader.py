@@ -10,12 +10,12 @@ import numpy as np
 from iqdb_core.column_type import ColumnType
 from iqdb_core.record_metadata import Column, MetadataColumns
 from iqdb_core.record_strings import StringValues
-from iqdb_core.storage.columns_layout import ALL, BITMAP, DICTIONARY, MAX_BLOB_WEIGHT
+from iqdb_core.storage.columns_layout import ALL, BITMAP, DICTIONARY, MAX_BLOB_WEIGHT, bitmap_bytes
 from iqdb_core.storage.layout import KEY_WEIGHT
 from iqdb_core.types import MAX_KEYS_PER_RECORD, MAX_METADATA_WEIGHT, MAX_STRING_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
     from numpy.typing import NDArray
 
@@ -41,6 +41,11 @@ class DictionaryValues:
 StoredValues: TypeAlias = "NDArray[Any] | StringValues | DictionaryValues"
 
 
+NumberPart: TypeAlias = "tuple[int, int, NDArray[np.int64] | NDArray[np.float64], NDArray[np.uint8] | None]"
+"""A group's column of numbers: its first row, how many rows the group has, the values, and the bitmap of
+the rows that have one (None: all)."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredColumn:
     """A column's rows (u32[count], ascending; None: all) and values, as they are stored.
@@ -63,6 +68,33 @@ def read_column(group: GroupView, column: ColumnView) -> StoredColumn:
         group.ensure(column.data_offset, column.end_offset)
         stored = column.arrays = StoredColumn(_rows(group, column), _values(group, column))
     return stored
+
+
+def number_parts(group: GroupView, key: str, first: int) -> Iterator[NumberPart]:
+    """Yield the columns of numbers that a group has under a key, all of whose columns are checked.
+
+    Args:
+        group: the group.
+        key: the key.
+        first: the row of the snapshot that is the group's first.
+
+    Raises:
+        StructureError: something under the key contradicts the format.
+    """
+    group.check_keys((key,))
+    for view in group.columns:
+        if view.key != key or view.type not in (ColumnType.INT64, ColumnType.FLOAT64):
+            continue
+        stored = read_column(group, view)
+        present: NDArray[np.uint8] | None = None
+        if view.presence == BITMAP:
+            present = _array(group, view.data_offset, bitmap_bytes(group.n_rows), "u1")
+        elif stored.rows is not None:
+            has = np.zeros(group.n_rows, np.bool_)
+            has[stored.rows] = True
+            present = np.packbits(has, bitorder="little")
+        assert isinstance(stored.values, np.ndarray)
+        yield first, group.n_rows, stored.values, present
 
 
 def read_columns(group: GroupView, keys: Collection[str] | None) -> MetadataColumns:

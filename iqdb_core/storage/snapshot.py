@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from iqdb_core.records import Ids, MetadataColumns, RecordBatch
     from iqdb_core.storage.columns import GroupView
+    from iqdb_core.storage.columns_reader import NumberPart
     from iqdb_core.types import VectorId
 
 
@@ -255,6 +256,10 @@ class Snapshot:
     def groups(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, int, GroupView]]:
         """Yield first row, end row and view of every group that has rows in start..stop."""
         return self._metadata.groups(start, stop)
+
+    def numbers(self, key: str) -> list[NumberPart]:
+        """Return all numbers that rows have under a key, group by group."""
+        return self._metadata.numbers(key)
 
     def group_blob(self, group: int) -> memoryview:
         """Return the stored form of one group, verified and decoded, as it was encoded."""

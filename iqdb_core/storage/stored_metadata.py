@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
     from iqdb_core.records import MetadataColumns
     from iqdb_core.storage.columns import GroupView
+    from iqdb_core.storage.columns_reader import NumberPart
     from iqdb_core.storage.section import Sections
 
 _CACHED_GROUPS = 64
+_CACHED_KEYS = 16
 
 
 class StoredMetadata:
@@ -34,6 +36,7 @@ class StoredMetadata:
         self._n_rows = header.n_rows
         self.exists = META_DATA in sections
         self._opened: dict[int, GroupView] = {}
+        self._numbers: dict[str, list[NumberPart]] = {}
         self._checked_bounds: tuple[memoryview, memoryview] | None = None
 
     @property
@@ -70,6 +73,21 @@ class StoredMetadata:
             if first >= stop:
                 return
             yield first, last, self.group(number)
+
+    def numbers(self, key: str) -> list[NumberPart]:
+        """Return all numbers that rows have under a key, group by group. The arrays are kept.
+
+        Numbers are not copied, so what is kept is small, and no group has to stay open for it.
+        """
+        parts = self._numbers.get(key)
+        if parts is None:
+            from iqdb_core.storage.columns_reader import number_parts
+
+            parts = [part for first, _, group in self.groups() for part in number_parts(group, key, first)]
+            if len(self._numbers) >= _CACHED_KEYS:
+                self._numbers = {}
+            self._numbers[key] = parts
+        return parts
 
     def group_blob(self, group: int) -> memoryview:
         """Return the stored form of one group, verified and decoded, as it was encoded."""
@@ -137,6 +155,7 @@ class StoredMetadata:
     def close(self) -> None:
         """Forget the groups that were opened."""
         self._opened = {}
+        self._numbers = {}
         self._checked_bounds = None
 
     def take(self, rows: NDArray[np.int64]) -> MetadataColumns | None:
