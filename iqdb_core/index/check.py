@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from iqdb_core import _kernels
+from iqdb_core.index.codes import code_stride
 from iqdb_core.types import DistanceMetric
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ MISLEADS: Final = (
     "rebuilds the index"
 )
 
-CODE_ALIGN: Final = 32
-MODEL_HEAD: Final = 3
 _SLAB_BYTES: Final = 2 << 20
 
 
@@ -77,7 +76,7 @@ class Stored(NamedTuple):
     @property
     def stride(self) -> int:
         """Bytes of a row's code."""
-        return -(-self.dim // CODE_ALIGN) * CODE_ALIGN
+        return code_stride(self.dim)
 
     @property
     def coded(self) -> bool:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from iqdb_core import _kernels
-from iqdb_core.index.check import MISLEADS, MISSES, MODEL_HEAD, Codes
-from iqdb_core.index.codes import CODED_TAGS
+from iqdb_core.index.check import MISLEADS, MISSES, Codes
+from iqdb_core.index.codes import CODED_TAGS, MODEL_HEAD
 from iqdb_core.index.hnsw import (
     BOUNDS,
     COARSE,

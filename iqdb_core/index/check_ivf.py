@@ -8,7 +8,8 @@ import numpy as np
 
 from iqdb_core import _kernels
 from iqdb_core.index import ivf
-from iqdb_core.index.check import MODEL_HEAD, Codes
+from iqdb_core.index.check import Codes
+from iqdb_core.index.codes import MODEL_HEAD
 from iqdb_core.index.ivf_product import HALF_ROWS, HALF_WORDS, MAX_WORDS, ProductQuantiser, unpack_halves
 from iqdb_core.types import DistanceMetric
 

@@ -26,7 +26,8 @@ CODED_METRICS: Final = frozenset(
 )
 
 CODED_TAGS: Final = frozenset(metric.tag for metric in CODED_METRICS)
-_MODEL_HEAD: Final = 3  # numbers in front of the means
+MODEL_HEAD: Final = 3  # numbers in front of the means of a code model
+_CODE_ALIGN: Final = 32
 _IN_CODES: Final = 1
 # Pairs of a query and a candidate from which reading codes first is faster than reading vectors. Measured.
 _PAYS_FROM: Final = 1_000
@@ -85,7 +86,7 @@ class CodedScan:
         if len(arrays) < len(names) or not self._n_rows:
             return None
         codes = arrays["codes"]
-        self._dim = len(arrays["model"].buffer) - _MODEL_HEAD
+        self._dim = len(arrays["model"].buffer) - MODEL_HEAD
         try:
             return _kernels.StoredCodes(
                 self._metric,
@@ -100,6 +101,18 @@ class CodedScan:
             return None
 
 
+def code_stride(dim: int) -> int:
+    """Return the bytes of a code of `dim` components."""
+    return -(-dim // _CODE_ALIGN) * _CODE_ALIGN
+
+
+def vector_blocks(vectors: VectorBlock) -> tuple[Buffer, Buffer, int] | None:
+    """Return what a kernel verifies vectors with, if they are not verified already."""
+    if vectors.block_crcs is None or vectors.verified is None:
+        return None
+    return vectors.block_crcs, vectors.verified, vectors.crc_prefix
+
+
 def search_codes(
     stored: _kernels.StoredCodes,
     vectors: VectorBlock,
@@ -110,9 +123,6 @@ def search_codes(
     threads: int,
 ) -> tuple[int, int]:
     """Find what `index.flat.scan` finds. Return what was damaged and its block, or (0, -1)."""
-    blocks = None
-    if vectors.block_crcs is not None and vectors.verified is not None:
-        blocks = (vectors.block_crcs, vectors.verified, vectors.crc_prefix)
     part, block, scored = stored.search(
         vectors.buffer,
         queries,
@@ -122,7 +132,7 @@ def search_codes(
         out.counts,
         mask=mask,
         threads=threads,
-        vector_blocks=blocks,
+        vector_blocks=vector_blocks(vectors),
         max_distance=max_distance,
     )
     out.plan = Plan("scan", scored=scored)

@@ -20,7 +20,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from iqdb_core import _kernels
 from iqdb_core.bitmap import count_ones
-from iqdb_core.index.codes import CODED_METRICS, CODED_TAGS, CodedScan
+from iqdb_core.index.codes import (
+    CODED_METRICS,
+    CODED_TAGS,
+    MODEL_HEAD,
+    CodedScan,
+    code_stride,
+    vector_blocks,
+)
 from iqdb_core.index.flat import scan
 from iqdb_core.index.topk import Plan
 from iqdb_core.types import DistanceMetric, IndexKind
@@ -52,13 +59,11 @@ BOUNDS: Final = "hnsw.bounds"
 LINKS: Final = "hnsw.links"
 ENTRIES: Final = "hnsw.entries"
 
-_CODE_ALIGN: Final = 32
 _COARSE_GROUP: Final = 64  # components in 32 bytes of a coarse code
 # Graphs are built by coarse codes from this many bytes a code on, and keep them for walks where a walk gains
 # more by them than a file should grow for.
 _COARSE_BUILD: Final = 128
 _COARSE_STORED: Final = 192
-_MODEL_HEAD: Final = 3  # numbers in front of the means
 _NO_ROW: Final = 0xFFFFFFFF
 _SAMPLE_ROWS: Final = 65_536
 _SAMPLE_BYTES: Final = 64 << 20
@@ -217,7 +222,7 @@ class HnswIndex:
             counts,
             mask=mask,
             threads=threads,
-            vector_blocks=_blocks(vectors),
+            vector_blocks=vector_blocks(vectors),
             max_distance=max_distance,
             filtered=filtered,
         )
@@ -257,7 +262,7 @@ class HnswIndex:
         return _kernels.SingleSearch(
             graph.stored,
             vectors.buffer,
-            _blocks(vectors),
+            vector_blocks(vectors),
             self._ef_search,
             _SCORED_AT_LEAST,
             _VISITS_AT_LEAST,
@@ -360,7 +365,7 @@ class _OpenGraph:
             needed.add(NORMS)
         if not needed <= arrays.keys():
             return None
-        return cls(metric, len(arrays[MODEL].buffer) - _MODEL_HEAD, arrays)
+        return cls(metric, len(arrays[MODEL].buffer) - MODEL_HEAD, arrays)
 
     @property
     def has_bounds(self) -> bool:
@@ -384,7 +389,7 @@ class _Codes:
         self._config = config
         n_rows, dim = vectors.n_rows, vectors.dim
         self.model = np.asarray(model, np.float64)
-        self.codes = np.empty((n_rows, -(-dim // _CODE_ALIGN) * _CODE_ALIGN), np.uint8)
+        self.codes = np.empty((n_rows, code_stride(dim)), np.uint8)
         self.lengths = np.empty(n_rows, np.int32)
         self.norms = np.empty(n_rows, np.float32)
         self.bounds = np.empty((2, n_rows), np.float32)
@@ -465,13 +470,6 @@ def coarsened(codes: NDArray[Any], threads: int) -> tuple[NDArray[Any], NDArray[
     lengths = np.empty(n_rows, np.int32)
     _kernels.coarsen_codes(codes, coarse, lengths, threads)
     return coarse, lengths
-
-
-def _blocks(vectors: VectorBlock) -> tuple[Buffer, Buffer, int] | None:
-    """Return what a kernel verifies vectors with, if they are not verified already."""
-    if vectors.block_crcs is None or vectors.verified is None:
-        return None
-    return vectors.block_crcs, vectors.verified, vectors.crc_prefix
 
 
 def _settings(config: IqdbConfig) -> HnswConfig:

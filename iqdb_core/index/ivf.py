@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from iqdb_core import _kernels
 from iqdb_core.bitmap import count_ones
+from iqdb_core.index.codes import vector_blocks
 from iqdb_core.index.flat import BusyScan
 from iqdb_core.index.topk import Plan
 from iqdb_core.types import DistanceMetric, IndexKind
@@ -172,7 +173,7 @@ class IvfIndex:
         return _kernels.SingleListSearch(
             lists.stored,
             vectors.buffer,
-            _blocks_of(vectors),
+            vector_blocks(vectors),
             self._settings["n_probes"],
             per_hit,
             more,
@@ -207,7 +208,7 @@ class IvfIndex:
             counts,
             mask=mask,
             threads=threads,
-            vector_blocks=_blocks_of(vectors),
+            vector_blocks=vector_blocks(vectors),
             max_distance=max_distance,
         )
         if 0 < part < len(_PARTS):
@@ -343,9 +344,3 @@ class OpenLists:
     def whole(self, name: str) -> Any:
         """Return an array, all of it verified."""
         return self.arrays[name].verified()
-
-
-def _blocks_of(vectors: VectorBlock) -> tuple[Buffer, Buffer, int] | None:
-    if vectors.block_crcs is None or vectors.verified is None:
-        return None
-    return vectors.block_crcs, vectors.verified, vectors.crc_prefix

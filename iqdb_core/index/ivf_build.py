@@ -8,6 +8,7 @@ import numpy as np
 
 from iqdb_core import _kernels
 from iqdb_core.index import ivf
+from iqdb_core.index.codes import code_stride
 from iqdb_core.index.ivf_product import HALF_WORDS, ProductQuantiser, pack_halves, unpack_halves
 from iqdb_core.types import DistanceMetric
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from iqdb_core.index.ivf import OpenLists
     from iqdb_core.index.protocol import IndexArrays, VectorBlock, VectorReader
 
-_CODE_ALIGN: Final = 32
 _ITERATIONS: Final = 10
 _SAMPLE_BYTES: Final = 256 << 20
 _SAMPLE_ROWS: Final = 1 << 24
@@ -44,7 +44,7 @@ class ListBuilder:
         self._centroids = centroids
         self._product = product
         self._changes = changes
-        self._stride = -(-dim // _CODE_ALIGN) * _CODE_ALIGN
+        self._stride = code_stride(dim)
         self._assigned = np.empty(n_rows, np.uint32)
         self._columns: dict[str, NDArray[Any]] = {}
         if product is not None:
@@ -202,7 +202,7 @@ def _metric_of_parts(metric: int) -> int:
 def _encode(
     model: NDArray[Any], rows: NDArray[Any], threads: int
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    codes = np.empty((len(rows), -(-rows.shape[1] // _CODE_ALIGN) * _CODE_ALIGN), np.uint8)
+    codes = np.empty((len(rows), code_stride(rows.shape[1])), np.uint8)
     lengths = np.empty(len(rows), np.int32)
     norms = np.empty(len(rows), np.float32)
     _kernels.encode_codes(model, rows, codes, lengths, norms, threads=threads)

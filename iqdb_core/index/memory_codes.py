@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from iqdb_core import _kernels
-from iqdb_core.index.codes import CODED_TAGS, search_codes
+from iqdb_core.index.codes import CODED_TAGS, code_stride, search_codes
 
 if TYPE_CHECKING:
     from iqdb_core.index.protocol import Buffer, VectorBlock
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 _LEAST_ROWS: Final = 10_000
 _MOST_BYTES: Final = 1 << 30
 _SAMPLE_ROWS: Final = 65_536
-_CODE_ALIGN: Final = 32
 
 
 class MemoryCodes:
@@ -51,7 +50,7 @@ class MemoryCodes:
         if rows.ndim != 2:
             return None
         n_rows, dim = rows.shape
-        stride = -(-dim // _CODE_ALIGN) * _CODE_ALIGN
+        stride = code_stride(dim)
         if n_rows < _LEAST_ROWS or n_rows * stride > _MOST_BYTES:
             return None
         if vectors.verified is not None and not np.asarray(vectors.verified).all():
