@@ -127,7 +127,7 @@ def sample_queries(view: View, count: int) -> Queries:
     chosen = np.sort(generator.permutation(len(rows) + len(new))[:count])
     old_rows = rows[chosen[chosen < len(rows)]]
     new_rows = new[chosen[chosen >= len(rows)] - len(rows)]
-    vectors = [snapshot.take(old_rows).vectors]
+    vectors = [snapshot.take_vectors(old_rows)]
     ids = list(map(snapshot.id_at, old_rows.tolist()))
     if delta is not None:
         vectors.append(delta.vectors[new_rows])

@@ -6,6 +6,7 @@ begins and `offsets[i + 1]` where it ends. `offsets[0]` is 0 and the last offset
 
 from __future__ import annotations
 
+import codecs
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
+
+
+_PIECE_BYTES = 1 << 20
+_Decoder = codecs.getincrementaldecoder("utf-8")
 
 
 def offsets_of_lengths(lengths: NDArray[np.integer], count: int) -> NDArray[np.uint64]:
@@ -79,12 +84,12 @@ class StringValues:
 
     def to_str(self) -> list[str]:
         """Return each string as `str`. The strings must be UTF-8."""
-        data = self.data.tobytes()
+        data = np.ascontiguousarray(self.data).data
         offsets = self.offsets.tolist()
-        if data.isascii():
-            text = data.decode("ascii")
+        if self._is_ascii():
+            text = str(data, "ascii")
             return [text[a:b] for a, b in pairwise(offsets)]
-        return [data[a:b].decode() for a, b in pairwise(offsets)]
+        return [str(data[a:b], "utf-8") for a, b in pairwise(offsets)]
 
     def slice(self, start: int, stop: int) -> StringValues:
         """Return the strings start..stop. The bytes are shared, the offsets are copied."""
@@ -115,22 +120,34 @@ class StringValues:
 
     def first_not_utf8(self) -> int:
         """Return the number of the first string that is not UTF-8, or -1."""
-        data = self.data.tobytes()
-        if data.isascii():
+        if self._is_ascii():
             return -1
-        try:
-            data.decode()
-        except UnicodeDecodeError:
-            pass
-        else:
+        if _is_utf8(self.data):
             # The whole is UTF-8; then so is every string that begins at a character, not within one.
             starts = self.offsets.view(np.int64)[:-1]
-            starts = starts[starts < len(data)]
+            starts = starts[starts < len(self.data)]
             if not np.any(self.data[starts] & 0xC0 == 0x80):
                 return -1
-        for index, value in enumerate(self.to_bytes()):
-            try:
-                value.decode()
-            except UnicodeDecodeError:
+        for index, (start, stop) in enumerate(pairwise(self.offsets.tolist())):
+            if not _is_utf8(self.data[start:stop]):
                 return index
         return -1
+
+    def _is_ascii(self) -> bool:
+        return int(self.data.max(initial=0)) < 0x80
+
+
+def _is_utf8(data: NDArray[np.uint8]) -> bool:
+    """Decode in pieces: the whole as a `str` takes up to four times its bytes."""
+    if len(data) <= _PIECE_BYTES:
+        pieces = [data]
+    else:
+        pieces = [data[start : start + _PIECE_BYTES] for start in range(0, len(data), _PIECE_BYTES)]
+    decoder = _Decoder()
+    try:
+        for piece in pieces:
+            decoder.decode(piece.tobytes())
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -6,18 +6,47 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from iqdb_core.column_type import ColumnType
+from iqdb_core.errors import StructureError
 from iqdb_core.storage.columns_layout import ALL, BITMAP, DICTIONARY, SPARSE, pad8, presence_bytes
 
 if TYPE_CHECKING:
-    from iqdb_core.errors import StructureError
-    from iqdb_core.storage.columns import GroupView
+    from collections.abc import Callable
+
     from iqdb_core.types import MetadataValue
 
 _NULL, _BOOL, _INT64, _FLOAT64, _STRING = (int(type_) for type_ in ColumnType)
 _U32 = struct.Struct("<I")
 _U32_PAIR = struct.Struct("<II")
 _U16 = struct.Struct("<H")
+_NO_ROWS: dict[int, int] = {}
 _NUMBERS = {_INT64: struct.Struct("<q"), _FLOAT64: struct.Struct("<d")}
+
+
+class GroupBytes:
+    """What the columns of a group share. It knows none of them.
+
+    A group and its columns must not refer to one another: its bytes, which may be decoded ones, would then
+    stay until the garbage collector looks for cycles, which it does by the number of objects alone.
+
+    Attributes:
+        blob: the bytes of the group.
+        ensure: called with a range of the blob before bytes of it are looked at.
+        n_rows: how many records the group covers.
+        mappings: a set of bits as an int; bit i tells whether row i has a mapping.
+    """
+
+    __slots__ = ("blob", "ensure", "mappings", "n_rows", "part", "path")
+
+    def __init__(self, blob: memoryview, path: str, part: str, ensure: Callable[[int, int], object]) -> None:
+        self.blob = blob
+        self.path = path
+        self.part = part
+        self.ensure = ensure
+        self.n_rows = self.mappings = 0
+
+    def damaged(self, what: str, expected: str, found: object) -> StructureError:
+        """Return the error that says what of this group is wrong."""
+        return StructureError(self.path, f"{self.part}: {what}", expected, found)
 
 
 class ColumnView:
@@ -50,7 +79,7 @@ class ColumnView:
         "values_offset",
     )
 
-    def __init__(self, group: GroupView, index: int, key: str, entry: tuple[Any, ...]) -> None:
+    def __init__(self, group: GroupBytes, index: int, key: str, entry: tuple[Any, ...]) -> None:
         _, _, self.type, self.presence, self.count, self.encoding, _, self.data_offset, data_bytes, _ = entry
         self._group = group
         self._blob = group.blob
@@ -62,7 +91,7 @@ class ColumnView:
         """What the array reader keeps here between two uses."""
         self._presence_checked = self._frame_checked = False
         self._bits = 0
-        self._rows: dict[int, int] = {}
+        self._rows = _NO_ROWS
         self._entries = self._text_offset = self._text_bytes = self._codes_offset = 0
 
     def damaged(self, what: str, expected: str, found: object) -> StructureError:

@@ -11,8 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from iqdb_core.column_type import ColumnType
-from iqdb_core.errors import StructureError
-from iqdb_core.storage.column_view import ColumnView
+from iqdb_core.storage.column_view import ColumnView, GroupBytes
 from iqdb_core.storage.columns_layout import (
     COLUMN_ENTRY,
     COLUMN_ENTRY_BYTES,
@@ -34,8 +33,9 @@ from iqdb_core.storage.columns_layout import (
 from iqdb_core.storage.layout import GROUP_ROWS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterator
 
+    from iqdb_core.errors import StructureError
     from iqdb_core.record_metadata import MetadataColumns
     from iqdb_core.types import MetadataValue
 
@@ -64,8 +64,9 @@ class GroupView:
     """Reads one group out of its bytes, row by row without NumPy or as columns with it.
 
     The bytes may be hostile: whatever they are, every method returns or raises `StructureError`, and
-    allocates no more than a small multiple of the blob's size (of `MAX_BLOB_WEIGHT` in `to_columns`,
-    for a dictionary's entries are repeated there). The buffer is used in place and must not change.
+    allocates no more than a small multiple of the blob's size (in `to_columns` of the weight of the rows
+    that it returns, for a dictionary's entries are repeated there; a group that weighs more than
+    `MAX_BLOB_WEIGHT` is refused before). The buffer is used in place and must not change.
 
     Args:
         buf: the blob.
@@ -80,7 +81,7 @@ class GroupView:
         mappings: a set of bits as an int; bit i tells whether row i has a mapping.
     """
 
-    __slots__ = ("_checked_keys", "blob", "columns", "ensure", "mappings", "n_rows", "part", "path")
+    __slots__ = ("_bytes", "_checked_keys", "blob", "columns", "ensure", "mappings", "n_rows")
 
     def __init__(
         self,
@@ -89,10 +90,9 @@ class GroupView:
         part: str = "metadata group",
         ensure: Callable[[int, int], object] | None = None,
     ) -> None:
-        self.path = path
-        self.part = part
         self.ensure = _nothing if ensure is None else ensure
         self.blob = blob = memoryview(buf).cast("B")
+        self._bytes = shared = GroupBytes(blob, path, part, self.ensure)
         size = len(blob)
         if size < GROUP_HEADER_BYTES:
             raise self.damaged("size", f"at least {GROUP_HEADER_BYTES} bytes", size)
@@ -110,13 +110,15 @@ class GroupView:
         if keys_offset > size:
             raise self.damaged("n_columns", f"at most {(size - 16) // COLUMN_ENTRY_BYTES}", n_columns)
         self.ensure(GROUP_HEADER_BYTES, keys_offset)
-        entries = list(COLUMN_ENTRY.iter_unpack(blob[GROUP_HEADER_BYTES:keys_offset]))
-        keys, offset = self._read_keys(entries, keys_offset)
+        # Unpacked twice: the entries as Python objects take many times what they take as bytes.
+        directory = blob[GROUP_HEADER_BYTES:keys_offset]
+        keys, offset = self._read_keys(COLUMN_ENTRY.iter_unpack(directory), keys_offset)
         offset = self._read_mappings(has, offset)
+        shared.n_rows, shared.mappings = self.n_rows, self.mappings
         columns = []
-        for index, (key, entry) in enumerate(zip(keys, entries, strict=True)):
+        for index, (key, entry) in enumerate(zip(keys, COLUMN_ENTRY.iter_unpack(directory), strict=True)):
             offset = self._check_entry(index, entry, offset, has)
-            columns.append(ColumnView(self, index, key, entry))
+            columns.append(ColumnView(shared, index, key, entry))
         if offset != size:
             raise self.damaged("blob_bytes", f"{offset}, by the directory", size)
         self.columns = tuple(columns)
@@ -124,9 +126,9 @@ class GroupView:
 
     def damaged(self, what: str, expected: str, found: object) -> StructureError:
         """Return the error that says what of this group is wrong."""
-        return StructureError(self.path, f"{self.part}: {what}", expected, found)
+        return self._bytes.damaged(what, expected, found)
 
-    def _read_keys(self, entries: list[tuple[Any, ...]], offset: int) -> tuple[list[str], int]:
+    def _read_keys(self, entries: Iterator[tuple[Any, ...]], offset: int) -> tuple[list[str], int]:
         """Return each column's key and where the part behind the keys begins."""
         size = len(self.blob)
         keys: list[str] = []
@@ -223,14 +225,20 @@ class GroupView:
                 result[column.key] = column.value(position)
         return result
 
-    def to_columns(self, keys: Collection[str] | None = None) -> MetadataColumns:
+    def to_columns(
+        self, keys: Collection[str] | None = None, rows: tuple[int, int] | None = None
+    ) -> MetadataColumns:
         """Return the metadata of all records, or only what they have under `keys`.
 
-        Numbers refer to the group's buffer; everything else is copied.
+        Numbers and strings outside of dictionaries refer to the group's buffer; everything else is copied.
+
+        Args:
+            keys: leave out all others; None: all.
+            rows: only those of the records start..stop; all are checked.
         """
         from iqdb_core.storage.columns_reader import read_columns
 
-        return read_columns(self, keys)
+        return read_columns(self, keys, rows)
 
     def check_keys(self, keys: Collection[str]) -> None:
         """Check, once, all that the records have under `keys`, as `to_columns` does.
@@ -239,11 +247,16 @@ class GroupView:
             StructureError: something in these columns contradicts the format.
         """
         if not self._checked_keys.issuperset(keys):
-            self.to_columns(keys)
+            from iqdb_core.storage.columns_reader import check_columns
+
+            check_columns(self, keys)
             self._checked_keys.update(keys)
 
-    def check(self) -> None:
+    def check(self, columns: MetadataColumns | None = None) -> None:
         """Check everything that the format says of a group.
+
+        Args:
+            columns: what `to_columns` returned for all of it, where that is at hand.
 
         Raises:
             StructureError: something is wrong, or the content has another, canonical encoding.
@@ -253,7 +266,7 @@ class GroupView:
         from iqdb_core.storage.columns_reader import check_records
 
         self.ensure(0, len(self.blob))
-        columns = self.to_columns()
+        columns = self.to_columns() if columns is None else columns
         check_records(self, columns)
         again = encode_group(columns)
         if again != self.blob:

@@ -97,8 +97,16 @@ def number_parts(group: GroupView, key: str, first: int) -> Iterator[NumberPart]
         yield first, group.n_rows, stored.values, present
 
 
-def read_columns(group: GroupView, keys: Collection[str] | None) -> MetadataColumns:
+def read_columns(
+    group: GroupView, keys: Collection[str] | None, rows: tuple[int, int] | None = None
+) -> MetadataColumns:
     """Return the metadata of all rows of a group, or only what they have under `keys`.
+
+    Args:
+        group: the group.
+        keys: leave out all others; None: all.
+        rows: only those of the rows start..stop. All are checked, but a dictionary's entries are repeated
+            for these alone.
 
     Raises:
         StructureError: something in these columns contradicts the format.
@@ -108,27 +116,46 @@ def read_columns(group: GroupView, keys: Collection[str] | None) -> MetadataColu
     if group.mappings != (1 << n_rows) - 1:
         bits = np.frombuffer(group.mappings.to_bytes((n_rows + 7) // 8, "little"), np.uint8)
         has = np.unpackbits(bits, count=n_rows, bitorder="little").view(np.bool_)
+    checked = check_columns(group, keys)
+    if rows is None or rows == (0, n_rows):
+        columns = [
+            Column(view.key, ColumnType(view.type), stored.rows, _repeated(stored.values))
+            for view, stored in checked
+        ]
+        return MetadataColumns(n_rows, has, tuple(columns))
+    start, stop = rows
+    some = []
+    for view, stored in checked:
+        places, first, last = stored.rows, start, stop
+        if places is not None:
+            first, last = np.searchsorted(places, (start, stop)).tolist()
+            places = places[first:last] - np.uint32(start)
+        if first < last:
+            some.append(Column(view.key, ColumnType(view.type), places, _part(stored.values, first, last)))
+    return MetadataColumns.build(stop - start, None if has is None else has[start:stop], some)
+
+
+def check_columns(group: GroupView, keys: Collection[str] | None) -> list[tuple[ColumnView, StoredColumn]]:
+    """Return the columns of a group, or those under `keys`, checked; no value is copied.
+
+    Raises:
+        StructureError: something in these columns contradicts the format.
+    """
     weight = 0
-    columns: list[Column] = []
+    columns: list[tuple[ColumnView, StoredColumn]] = []
     for view in group.columns:
         if keys is not None and view.key not in keys:
             continue
-        stored = read_column(group, view)
-        values = stored.values
         weight += view.count * (KEY_WEIGHT + len(view.key.encode()))
-        if isinstance(values, (DictionaryValues, StringValues)):
-            weight += _check_strings(view, values)
-        if weight > MAX_BLOB_WEIGHT:
-            raise view.damaged(
-                "values", f"a group of weight {MAX_BLOB_WEIGHT} at most", f"{weight} up to here"
-            )
-        if isinstance(values, DictionaryValues):
-            values = values.entries.take(values.codes)
-        column = Column(view.key, ColumnType(view.type), stored.rows, values)
-        if columns and columns[-1].key == view.key:
-            _check_disjoint(view, columns, column, n_rows)
-        columns.append(column)
-    return MetadataColumns(n_rows, has, tuple(columns))
+        _check_weight(view, weight)
+        stored = read_column(group, view)
+        if isinstance(stored.values, (DictionaryValues, StringValues)):
+            weight += _check_strings(view, stored.values)
+            _check_weight(view, weight)
+        if columns and columns[-1][0].key == view.key:
+            _check_disjoint(view, columns, stored, group.n_rows)
+        columns.append((view, stored))
+    return columns
 
 
 def check_records(group: GroupView, columns: MetadataColumns) -> None:
@@ -162,7 +189,8 @@ def _values(group: GroupView, column: ColumnView) -> StoredValues:
     count, offset = column.count, column.values_offset
     match column.type:
         case ColumnType.NULL:
-            return np.zeros(count, np.bool_)
+            # They take no room, neither in the file nor here.
+            return np.broadcast_to(np.False_, count)
         case ColumnType.BOOL:
             return _bits(group, offset, count)
         case ColumnType.INT64:
@@ -206,11 +234,28 @@ def _check_strings(view: ColumnView, values: StringValues | DictionaryValues) ->
     return len(strings.data)
 
 
-def _check_disjoint(view: ColumnView, columns: list[Column], column: Column, n_rows: int) -> None:
+def _repeated(values: StoredValues) -> NDArray[Any] | StringValues:
+    return values.entries.take(values.codes) if isinstance(values, DictionaryValues) else values
+
+
+def _part(values: StoredValues, first: int, last: int) -> NDArray[Any] | StringValues:
+    if isinstance(values, DictionaryValues):
+        return values.entries.take(values.codes[first:last])
+    return values.slice(first, last) if isinstance(values, StringValues) else values[first:last]
+
+
+def _check_weight(view: ColumnView, weight: int) -> None:
+    if weight > MAX_BLOB_WEIGHT:
+        raise view.damaged("values", f"a group of weight {MAX_BLOB_WEIGHT} at most", f"{weight} up to here")
+
+
+def _check_disjoint(
+    view: ColumnView, columns: list[tuple[ColumnView, StoredColumn]], column: StoredColumn, n_rows: int
+) -> None:
     """Check that no row has a value in `column` and in another of `columns` with the same key."""
     taken = np.zeros(n_rows, np.bool_)
-    for other in columns:
-        if other.key == column.key:
+    for before, other in columns:
+        if before.key == view.key:
             taken[slice(None) if other.rows is None else other.rows] = True
     if bool(taken[slice(None) if column.rows is None else column.rows].any()):
         raise view.damaged("presence", "one value for a key and a row", "two")

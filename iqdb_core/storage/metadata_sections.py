@@ -58,7 +58,7 @@ class MetadataSections:
             if whole and not self._pending_rows and self._data is not None:
                 self._write(snapshot.group_blob(snapshot.group_of(first)), last - first)
             else:
-                part = view.to_columns().slice(max(start - first, 0), min(stop, last) - first)
+                part = view.to_columns(rows=(max(start - first, 0), min(stop, last) - first))
                 self.append(part, part.n_rows)
 
     def finish(self) -> list[tuple[SectionStream, tuple[int, ...]]]:

@@ -159,7 +159,7 @@ class Section:
         if self.entry.codec == CODEC_NONE:
             self.verify(start, stop, threads=threads)
             return self._stored[start:stop]
-        return self._decoder().read(start, stop, threads)
+        return self._decoder().read(self, start, stop, threads)
 
     def unverified(self) -> memoryview:
         """Return all raw bytes of an uncompressed section, for callers that verify by `blocks`."""
@@ -222,13 +222,14 @@ class Sections(dict[str, Section]):
 class _Chunks:
     """The chunks of a compressed section, decoded one by one into anonymous memory.
 
-    The memory is reserved as a whole and only pages of chunks that were decoded are ever occupied.
+    The memory is reserved as a whole and only pages of chunks that were decoded are ever occupied. The
+    section is passed to what needs it: if each referred to the other, the memory would stay after a close
+    until the garbage collector happens to run.
     """
 
-    __slots__ = ("_chunk_bytes", "_count", "_decoded", "_offsets_at", "_path", "_section", "_stored", "raw")
+    __slots__ = ("_chunk_bytes", "_count", "_decoded", "_offsets_at", "_path", "_stored", "raw")
 
     def __init__(self, section: Section, stored: memoryview, path: str) -> None:
-        self._section = section
         self._stored = stored
         self._path = path
         self._chunk_bytes = section.entry.chunk_bytes
@@ -242,32 +243,31 @@ class _Chunks:
             cause = error if isinstance(error, OSError) else OSError(12, str(error))
             raise FileIOError(path, f"reserve {section.raw_bytes} bytes of memory for it", cause) from error
 
-    def read(self, start: int, stop: int, threads: int) -> memoryview:
+    def read(self, section: Section, start: int, stop: int, threads: int) -> memoryview:
         if start < stop:
             first = start // self._chunk_bytes
             last = -(-stop // self._chunk_bytes)
             if self._decoded.find(0, first, last) >= 0:
                 todo = [chunk for chunk in range(first, last) if not self._decoded[chunk]]
-                self._decode_all(todo, threads if stop - start >= _THREADED_BYTES else 1)
+                self._decode_all(section, todo, threads if stop - start >= _THREADED_BYTES else 1)
         return self.raw[start:stop]
 
-    def _decode_all(self, todo: list[int], threads: int) -> None:
+    def _decode_all(self, section: Section, todo: list[int], threads: int) -> None:
         if threads <= 1:
-            self._decode(todo)
+            self._decode(section, todo)
             return
         from concurrent.futures import ThreadPoolExecutor
 
         with ThreadPoolExecutor(threads) as pool:
             # Interleaved parts, so that every thread walks through the file in order.
-            for done in [pool.submit(self._decode, todo[part::threads]) for part in range(threads)]:
+            for done in [pool.submit(self._decode, section, todo[part::threads]) for part in range(threads)]:
                 done.result()
 
-    def _decode(self, todo: Iterable[int]) -> None:
+    def _decode(self, section: Section, todo: Iterable[int]) -> None:
         from iqdb_core.storage.codecs import decompress_chunk
 
-        section = self._section
         for chunk in todo:
-            start, stop = self._stored_range(chunk)
+            start, stop = self._stored_range(section, chunk)
             section.verify(start, stop)
             stored = self._stored[start:stop]
             raw_start = chunk * self._chunk_bytes
@@ -278,21 +278,23 @@ class _Chunks:
                 try:
                     raw = decompress_chunk(section.entry.codec, stored, raw_bytes)
                 except ValueError as error:
-                    raise self._wrong(chunk, f"a chunk of {raw_bytes} bytes", str(error)) from error
+                    raise self._wrong(section, chunk, f"a chunk of {raw_bytes} bytes", str(error)) from error
                 self.raw[raw_start : raw_start + raw_bytes] = raw
             self._decoded[chunk] = 1
 
-    def _stored_range(self, chunk: int) -> tuple[int, int]:
+    def _stored_range(self, section: Section, chunk: int) -> tuple[int, int]:
         """Return where a chunk's stored bytes are. Offsets are checked when they are used."""
         at = self._offsets_at + 8 * chunk
-        self._section.verify(at, at + 16)
+        section.verify(at, at + 16)
         start, stop = _PAIR.unpack_from(self._stored, at)
-        most = min(self._chunk_bytes, self._section.raw_bytes - chunk * self._chunk_bytes)
+        most = min(self._chunk_bytes, section.raw_bytes - chunk * self._chunk_bytes)
         if not start < stop <= self._offsets_at or stop - start > most:
-            raise self._wrong(chunk, f"1..{most} bytes before {self._offsets_at}", f"{start}..{stop}")
+            raise self._wrong(
+                section, chunk, f"1..{most} bytes before {self._offsets_at}", f"{start}..{stop}"
+            )
         if (chunk == 0 and start != 0) or (chunk == self._count - 1 and (stop + 7) & -8 != self._offsets_at):
-            raise self._wrong(chunk, "chunks without a hole", f"{start}..{stop}")
+            raise self._wrong(section, chunk, "chunks without a hole", f"{start}..{stop}")
         return start, stop
 
-    def _wrong(self, chunk: int, expected: str, found: object) -> StructureError:
-        return StructureError(self._path, f"chunk {chunk} of section {self._section.name}", expected, found)
+    def _wrong(self, section: Section, chunk: int, expected: str, found: object) -> StructureError:
+        return StructureError(self._path, f"chunk {chunk} of section {section.name}", expected, found)

@@ -196,6 +196,16 @@ class Snapshot:
         width = 4 * self.dim
         return self.section(VECTORS).read(row * width, (row + 1) * width)
 
+    def take_vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the vectors of `rows`, in that order, verified, as a new f32[len(rows), dim]."""
+        import numpy as np
+
+        self.ensure_vectors(rows.tolist())
+        section = self.section(VECTORS)
+        raw = section.decoded() if section.compressed else section.unverified()
+        vectors: NDArray[np.float32] = np.frombuffer(raw, np.float32).reshape(self.n_rows, self.dim)[rows]
+        return vectors
+
     def vectors_slice(self, start: int, stop: int, *, threads: int = 1) -> NDArray[np.float32]:
         """Return the vectors of rows start..stop, verified, as f32[stop - start, dim] without a copy."""
         import numpy as np
@@ -287,14 +297,9 @@ class Snapshot:
 
         Memory is bounded by the records and by one metadata group.
         """
-        import numpy as np
-
         from iqdb_core.records import Ids, RecordBatch
 
-        self.ensure_vectors(rows.tolist())
-        section = self.section(VECTORS)
-        raw = section.decoded() if section.compressed else section.unverified()
-        vectors = np.frombuffer(raw, np.float32).reshape(self.n_rows, self.dim)[rows]
+        vectors = self.take_vectors(rows)
         ids_at = self.ids_at(rows)
         ids = Ids.from_list(ids_at) if isinstance(ids_at, list) else Ids.from_u64(ids_at)
         return RecordBatch(ids, vectors, self._metadata.take(rows))

@@ -114,7 +114,7 @@ class StoredMetadata:
         if start >= stop:
             return MetadataColumns.none(0)
         parts = [
-            view.to_columns().slice(max(start - first, 0), min(stop, last) - first)
+            view.to_columns(rows=(max(start - first, 0), min(stop, last) - first))
             for first, last, view in self.groups(start, stop)
         ]
         return MetadataColumns.concat(parts)

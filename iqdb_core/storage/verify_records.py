@@ -273,7 +273,7 @@ class _Records:
             )
             return None
         try:
-            view.check()
+            view.check(columns)
         except StructureError as error:
             found(problem_of(error), _NOT_CANONICAL)
         keys = np.zeros(stop - start, np.int64)
