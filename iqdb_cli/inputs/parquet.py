@@ -97,18 +97,16 @@ class ParquetSource:
             )
         return starts
 
-    def bytes_per_row(self, columns: list[str]) -> int:
-        """Return about how many bytes a row of these columns takes when decoded."""
-        wanted = set(columns)
-        total = 0
+    def bytes_per_row(self) -> int:
+        """Return about how many bytes a row takes when decoded, at least 1.
+
+        All columns count, be they read or not: pyarrow ends the process when it is asked for the metadata of
+        a single column and they are damaged.
+        """
         with parquet_errors(self.name):
-            for group in range(self.metadata.num_row_groups):
-                row_group = self.metadata.row_group(group)
-                for index in range(row_group.num_columns):
-                    column = row_group.column(index)
-                    if column.path_in_schema.split(".", 1)[0] in wanted or column.path_in_schema in wanted:
-                        total += column.total_uncompressed_size
-        return total // max(1, self.n_rows)
+            groups = map(self.metadata.row_group, range(self.metadata.num_row_groups))
+            total = sum(group.total_byte_size for group in groups)
+        return max(1, total // max(1, self.n_rows))
 
     def read_group(self, file: Any, group: int, columns: list[str], rows: int) -> Iterator[Any]:
         """Yield a row group as Arrow batches of at most `rows` rows."""
@@ -203,7 +201,7 @@ class ParquetReader:
     def batches(self, first_id: int) -> Generator[SourceBatch]:
         """Yield the records; rows without an id column are numbered from `first_id`."""
         columns = self._roles.columns()
-        per_row = max(self._file.bytes_per_row(columns), 1)
+        per_row = self._file.bytes_per_row()
         # Text can outweigh the vectors; a batch stays near its size either way.
         rows = min(rows_per_batch(self.dim, self._options.batch_rows), max(1, 2 * BATCH_BYTES // per_row))
         starts = self._file.group_starts()
@@ -316,7 +314,7 @@ def iter_metadata_table(table: ParquetSource, options: InputOptions) -> Iterator
         metadata, _ = _choose_metadata(table, options, set())
         roles = Roles(None, None, metadata, None)
     columns = roles.columns()
-    rows = min(MAX_BATCH_ROWS, max(1, 2 * BATCH_BYTES // max(1, table.bytes_per_row(columns))))
+    rows = min(MAX_BATCH_ROWS, max(1, 2 * BATCH_BYTES // table.bytes_per_row()))
     row = 0
     file = table.open()
     for group in range(table.metadata.num_row_groups):
