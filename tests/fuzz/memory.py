@@ -3,33 +3,79 @@
     python tests/fuzz/memory.py TARGET [FOLDER ...]
 
 Prints one line of JSON. Whatever an input says, reading it takes at most `CONSTANT_BYTES` and `PER_BYTE`
-times its size beyond what the process had before. The size is that of the file and of what its compressed
-sections decode to, which the format limits to 4096 times what they take.
+times its size beyond what the process had before, `PER_COLUMN_BYTES` for each of very many columns, and
+`CPU_SECONDS` of a processor. The size is that of the
+file, of what its compressed sections decode to, which the format limits to 4096 times what they take, and of
+the rows of its heaviest metadata group with the entries of dictionaries written out, which the format limits
+to 256 MiB. All three are known before anything is allocated.
+
+Peaks are the kernel's, not sampled: its high-water mark is reset before each input. So that they show what
+was in use, not what an allocator keeps, the process runs itself again under settings that give every block
+back to the kernel when it is freed.
 """
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
+import os
 import resource
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "trust")]
 
 import loop  # noqa: E402 - the folders first
 from corpus import inputs_of  # noqa: E402
+from heavy import heavy_inputs  # noqa: E402
 from mutators import SnapshotModel  # noqa: E402
 from targets import TARGETS, Target  # noqa: E402
 
-CONSTANT_BYTES = 64 << 20
-PER_BYTE = 16
+from iqdb_core.errors import PersistError  # noqa: E402
+from iqdb_core.storage.columns_reader import (  # noqa: E402
+    DictionaryValues,
+    StoredValues,
+    check_columns,
+)
+from iqdb_core.storage.snapshot import Snapshot  # noqa: E402
+
+CONSTANT_BYTES = 8 << 20
+PER_BYTE = 8
+PER_COLUMN_BYTES = 3 << 10
+"""A column of metadata, a pair of key and type, is a handful of Python objects however little it holds."""
+CPU_SECONDS = 2.0
 ADDRESS_BYTES = 16 << 30
 """What the process may reserve; mappings and stacks of threads count, so it is far from what is used."""
 _CLEAR_PEAK = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
+_MAX_GROUP_WEIGHT = 256 << 20
+_MALLOC = {
+    "PYTHONMALLOC": "malloc",
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": "65536",
+    "MALLOC_TRIM_THRESHOLD_": "65536",
+}
+
+
+class Used(NamedTuple):
+    """What one input took."""
+
+    name: str
+    size: int
+    decoded: int
+    columns: int
+    grown: int
+    seconds: float
+
+    @property
+    def bound(self) -> int:
+        """How much it may take."""
+        return CONSTANT_BYTES + PER_BYTE * (self.size + self.decoded) + PER_COLUMN_BYTES * self.columns
 
 
 def main() -> int:
@@ -38,51 +84,73 @@ def main() -> int:
     if not _CLEAR_PEAK.exists():
         print(json.dumps({"skipped": "peak memory of a moment is known on Linux alone"}))
         return 0
+    if any(os.environ.get(name) != value for name, value in _MALLOC.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **_MALLOC})
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_BYTES, ADDRESS_BYTES))
     # What is imported and cached by the first of all is not counted.
     for data in target.seeds():
         target.run(data)
-    inputs = peak = most_over = 0
-    slowest = 0.0
-    for name, data in _inputs(target, sys.argv[2:]):
-        grown, seconds = _measured(target, data)
-        bound = CONSTANT_BYTES + PER_BYTE * (len(data) + _decoded_bytes(data))
-        if grown > bound:
-            raise SystemExit(f"{name}: {len(data):,} bytes took {grown:,} bytes of memory, at most {bound:,}")
-        inputs += 1
-        peak = max(peak, grown)
-        most_over = max(most_over, grown - _decoded_bytes(data))
-        slowest = max(slowest, seconds)
+    everything = [
+        measured(target, name, data, columns) for name, data, columns in _inputs(target, sys.argv[2:])
+    ]
+    for used in everything:
+        if used.grown > used.bound:
+            raise SystemExit(
+                f"{used.name}: {used.size:,} bytes, {used.decoded:,} decoded, took {used.grown:,} bytes of memory, "
+                f"at most {used.bound:,}"
+            )
+        if used.seconds > CPU_SECONDS:
+            raise SystemExit(
+                f"{used.name}: took {used.seconds:.2f} s of a processor, at most {CPU_SECONDS:g}"
+            )
+    most = max(everything, key=lambda used: used.grown)
+    # Of what takes more than the constant.
+    ratio = max(
+        (used.grown - CONSTANT_BYTES - PER_COLUMN_BYTES * used.columns) / (used.size + used.decoded + 1)
+        for used in everything
+    )
+    slowest = max(everything, key=lambda used: used.seconds)
     print(
         json.dumps(
             {
-                "inputs": inputs,
-                "peak_growth_bytes": peak,
-                "peak_growth_beyond_decoded_bytes": most_over,
-                "slowest_seconds": round(slowest, 3),
-                "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                "inputs": len(everything),
+                "peak_growth_bytes": most.grown,
+                "peak_growth_input": [most.name, most.size, most.decoded],
+                "peak_growth_undecoded_bytes": max(
+                    (used.grown for used in everything if not used.decoded), default=0
+                ),
+                "times_the_size_beyond_the_constant": round(max(0, ratio), 2),
+                "slowest_seconds": round(slowest.seconds, 3),
+                "slowest_input": slowest.name,
+                "share_of_bound": round(max(used.grown / used.bound for used in everything), 3),
             }
         )
     )
     return 0
 
 
-def _inputs(target: Target, folders: list[str]) -> Iterator[tuple[str, bytes]]:
+def _inputs(target: Target, folders: list[str]) -> Iterator[tuple[str, bytes, int]]:
     for number, data in enumerate(target.seeds()):
-        yield f"seed {number}", data
-    yield from inputs_of(target.name)
+        yield f"seed {number}", data, 0
+    for name, data in inputs_of(target.name):
+        yield name, data, 0
+    yield from heavy_inputs(target.name)
     for folder in folders:
         for path in sorted(Path(folder).iterdir()):
-            yield path.name, path.read_bytes()
+            yield path.name, path.read_bytes(), 0
 
 
-def _measured(target: Target, data: bytes) -> tuple[int, float]:
-    """Return by how much one input lets the resident memory grow at most, and how long it takes."""
+def measured(target: Target, name: str, data: bytes, columns: int = 0) -> Used:
+    """Return by how much an input lets the resident memory grow at most, and how long it takes."""
+    decoded = _decoded_bytes(data)
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
     _CLEAR_PEAK.write_text("5")
     before = _status_bytes("VmRSS")
-    started = time.monotonic()
+    started = time.process_time()
     loop.run_one(target, data)
-    return _status_bytes("VmHWM") - before, time.monotonic() - started
+    seconds = time.process_time() - started
+    return Used(name, len(data), decoded, columns, _status_bytes("VmHWM") - before, seconds)
 
 
 def _status_bytes(name: str) -> int:
@@ -93,11 +161,32 @@ def _status_bytes(name: str) -> int:
 
 
 def _decoded_bytes(data: bytes) -> int:
-    """Return how many bytes the compressed sections of a snapshot say that they decode to, within limits."""
+    """Return what a snapshot says that its parts decode to, within the limits of the format."""
     model = SnapshotModel.of(data)
     if model is None:
         return 0
-    return sum(min(entry.raw_bytes, 4096 * len(stored)) for entry, stored in model.sections if entry.codec)
+    decoded = sum(min(entry.raw_bytes, 4096 * len(stored)) for entry, stored in model.sections if entry.codec)
+    return decoded + _heaviest_group(data)
+
+
+def _heaviest_group(data: bytes) -> int:
+    """Return the weight of the metadata group whose strings take the most beyond what is stored of them."""
+    heaviest = 0
+    try:
+        snapshot = Snapshot.from_buffer(data)
+        for _, _, group in snapshot.groups():
+            weight = sum(_repeated_bytes(stored.values) for _, stored in check_columns(group, None))
+            heaviest = max(heaviest, weight)
+    except (PersistError, MemoryError):
+        pass
+    return min(heaviest, _MAX_GROUP_WEIGHT)
+
+
+def _repeated_bytes(values: StoredValues) -> int:
+    """Return what the strings of a column take when they do not go through a dictionary."""
+    if not isinstance(values, DictionaryValues):
+        return 0
+    return int(values.entries.lengths[values.codes].sum())
 
 
 if __name__ == "__main__":

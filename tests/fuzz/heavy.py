@@ -1,0 +1,117 @@
+"""Small files that say much: what a reader must allocate for them is measured, and that it is bounded.
+
+They are made here rather than kept, for most of them are large when they are no longer compressed.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import damage_databases
+import numpy as np
+from mutators import LogModel
+
+from iqdb_core import Compression, Iqdb, IqdbConfig
+
+_TEXT_BYTES = 4 << 20
+
+
+class Heavy(NamedTuple):
+    """One input; `columns` says how many pairs of key and type its metadata have."""
+
+    name: str
+    data: bytes
+    columns: int
+
+
+def heavy_inputs(target: str) -> Iterator[Heavy]:
+    """Yield the heavy inputs of a target."""
+    for made, columns in _MAKERS.get(target, {}).items():
+        yield Heavy(f"heavy{made.__name__}", made(), columns)
+
+
+def _database(metadata: list[Any], *, dim: int = 1, compression: str = "none") -> bytes:
+    """Return the snapshot of records with vectors of zeros."""
+    config = IqdbConfig(
+        dim=dim, metric="euclidean", compression=Compression.parse(compression), fsync="never"
+    )
+    with tempfile.TemporaryDirectory(prefix="iqdb-fuzz-") as folder:
+        path = Path(folder) / "a.iqdb"
+        with Iqdb.create(path, config) as db:
+            db.upsert_many(list(range(len(metadata))), np.zeros((len(metadata), dim), np.float32), metadata)
+            db.compact()
+        return path.read_bytes()
+
+
+def _repeated_text() -> bytes:
+    """A dictionary of two entries, and many rows that name them: 4 KiB each."""
+    texts = ["a" * 4096, "b" * 4096]
+    return _database([{"s": texts[i % 2]} for i in range(8192)])
+
+
+def _zeros() -> bytes:
+    """Vectors that zstd takes down to almost nothing."""
+    return _database([None] * 16, dim=65536, compression="zstd:19")
+
+
+def _wide_text() -> bytes:
+    """A text of one character beyond the 16 bits among many that take one byte; zstd makes it small."""
+    text = "x" * _TEXT_BYTES + "\U0001f600"
+    return _database([{"s": text}], compression="zstd:19")
+
+
+def _nulls() -> bytes:
+    """Columns of nulls, of which the file holds no more than the names."""
+    row = {f"k{i}": None for i in range(1000)}
+    return _database([row] * 4096)
+
+
+def _sparse_bits() -> bytes:
+    """Columns of bools in every second row: a bit for the row, and one for the value."""
+    rows = [{f"k{i}": i % 3 == 0 for i in range(200)} if r % 2 else {} for r in range(8192)]
+    return _database(rows)
+
+
+def _columns() -> bytes:
+    """One row with all the columns that it may have."""
+    return _database([{f"{i:x}": i for i in range(4096)}])
+
+
+def _small_frames() -> bytes:
+    """A log of many writes of one small record each."""
+    small = damage_databases.with_log()
+    with tempfile.TemporaryDirectory(prefix="iqdb-fuzz-") as folder:
+        path = Path(folder) / "a.iqdb"
+        config = damage_databases.config_of("flat", "none").with_fsync("never")
+        with Iqdb.create(path, config) as db:
+            for i in range(4000):
+                db.upsert(i, [1.0] * damage_databases.DIM, {"n": i})
+            model = LogModel.of(Path(f"{path}.wal").read_bytes())
+    base = LogModel.of(small.images[damage_databases.LOG_PATH])
+    assert model is not None
+    assert base is not None
+    return model.behind(base.header)
+
+
+def _many_keys() -> bytes:
+    """Lines of JSON that each bring keys of their own."""
+    keys = [",".join(f'"{line:x}{i:x}":1' for i in range(400)) for line in range(40)]
+    return b"".join(b'{"vector":[1,2],%s}\n' % text.encode() for text in keys)
+
+
+_MAKERS: dict[str, dict[Callable[[], bytes], int]] = {
+    "snapshot": {
+        _repeated_text: 1,
+        _zeros: 0,
+        _wide_text: 1,
+        _nulls: 1000,
+        _sparse_bits: 200,
+        _columns: 4096,
+    },
+    "compact": {_repeated_text: 1, _wide_text: 1, _nulls: 1000},
+    "log": {_small_frames: 1},
+    "jsonl": {_many_keys: 40 * 400},
+}
