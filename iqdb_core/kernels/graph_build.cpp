@@ -36,6 +36,11 @@ std::int32_t own_term(const Codes& codes, std::uint32_t node) {
   return codes.sum == CodeSum::kDot ? codes.lengths[node] : 0;
 }
 
+// A key with the own term. Lengths may come from a file that made them up; sums of such ones wrap.
+std::int32_t whole_key(std::int32_t key, std::int32_t own) {
+  return static_cast<std::int32_t>(std::int64_t{key} + own);
+}
+
 // What one thread needs while it links nodes.
 struct Scratch {
   Walker walker;
@@ -63,7 +68,7 @@ void choose_more(const Kernels& kernels, const Codes& codes, Scratch& scratch, s
       Walker::keys(kernels, codes, {codes.of(candidate.node)}, {scratch.nodes.data() + begin, count},
                    scratch.keys.data());
       kept = std::all_of(scratch.keys.begin(), scratch.keys.end(),
-                         [&](std::int32_t key) { return key + own >= candidate.key; });
+                         [&](std::int32_t key) { return whole_key(key, own) >= candidate.key; });
     }
     if (!kept) continue;
     scratch.chosen.push_back(candidate);
@@ -256,7 +261,7 @@ class Builder {
   }
 
   void add_candidate(std::uint32_t node, Candidate candidate, Scratch& scratch) const {
-    scratch.candidates.push_back({candidate.key + own_term(build_.codes, node), candidate.node});
+    scratch.candidates.push_back({whole_key(candidate.key, own_term(build_.codes, node)), candidate.node});
   }
 
   // Adds scratch.nodes to the candidates, with their keys to `node`.

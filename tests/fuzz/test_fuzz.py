@@ -5,6 +5,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +18,7 @@ import pytest
 from corpus import HERE, KINDS, inputs_of
 from targets import NATIVE, TARGETS, Target
 
+SANITIZED = "IQDB_SANITIZED" in os.environ
 EXECUTIONS = {"snapshot": 120, "log": 120, "compact": 60, "legacy": 100, "filter": 500, "parquet": 150}
 
 
@@ -28,6 +33,17 @@ def test_no_mutation_crashes_its_target(name: str) -> None:
 
     # Something got through, and something did not: else the mutations would be worth nothing.
     assert len(done.outcomes) >= 2, done.outcomes
+
+
+@pytest.mark.skipif(SANITIZED, reason="the sanitizer's own memory counts")
+@pytest.mark.parametrize("name", ["snapshot", "jsonl"])
+def test_memory_is_bounded_by_what_a_file_holds(name: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, HERE / "memory.py", name], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    assert "skipped" in found or found["inputs"] > len(list(inputs_of(name)))
 
 
 def test_a_crash_is_told_with_its_input() -> None:

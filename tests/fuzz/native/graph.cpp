@@ -1,4 +1,5 @@
 // Searches by graphs whose neighbours, entries, codes, lengths and norms are anything.
+#include "blocks.hpp"
 #include "coded.hpp"
 #include "graph_search.hpp"
 
@@ -21,6 +22,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const Array<std::uint8_t> mask(feed, (n + 7) / 8);
   const Array<std::uint8_t> codes(feed, n * stride);
   const Array<float> vectors(feed, n * dim);
+  const Array<std::uint8_t> coarse(feed, n * iqdb::coarse_stride(stride));
+  const Array<std::int32_t> coarse_lengths(feed, n);
   make_finite(queries);
   // Most numbers of nodes near the limit, so that walks go somewhere.
   for (std::size_t i = 0; i < links.size() && in_range; ++i) links[i] %= static_cast<std::uint32_t>(n + 2);
@@ -32,6 +35,17 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       metric == iqdb::Metric::kManhattan ? iqdb::CodeSum::kAbsoluteDifference : iqdb::CodeSum::kDot;
   task.graph.codes = {
       sum, codes.data(), lengths.data(), metric == iqdb::Metric::kDot ? norms.data() : nullptr, n, stride};
+  if (feed.ConsumeBool()) {
+    task.graph.codes.coarse = coarse.data();
+    task.graph.codes.coarse_lengths = coarse_lengths.data();
+  }
+  const CheckedBlocks code_blocks(feed, codes);
+  const CheckedBlocks coarse_blocks(feed, coarse);
+  const CheckedBlocks link_blocks(feed, links);
+  const CheckedBlocks vector_blocks(feed, vectors);
+  const bool coarsely = task.graph.codes.coarse != nullptr;
+  task.blocks = {code_blocks.table(), coarsely ? coarse_blocks.table() : nullptr, link_blocks.table()};
+  task.vector_blocks = vector_blocks.table();
   task.graph.links = links.data();
   task.graph.degree = degree;
   task.graph.entries = entries.span();
@@ -45,6 +59,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   task.breadth = feed.ConsumeIntegralInRange<std::size_t>(task.k, 40);
   task.scored = feed.ConsumeIntegralInRange<std::size_t>(task.k, 40);
   task.mask = feed.ConsumeBool() ? mask.data() : nullptr;
+  task.filtered = task.mask != nullptr && feed.ConsumeBool();
   task.max_distance = HUGE_VAL;
   task.threads = 1;
   task.width = task.k;
@@ -56,7 +71,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   task.out_distances = distances.data();
   task.out_counts = counts.data();
   task.out_visited = visited.data();
-  MUST(iqdb::search_graph(iqdb::kernels(), task).part == 0);
-  check_rows(rows, counts, task.width, n);
+  const int damaged = iqdb::search_graph(iqdb::kernels(), task).part;
+  const CheckedBlocks* const parts[] = {&code_blocks, &link_blocks, &vector_blocks, &coarse_blocks};
+  MUST(damaged == 0 || parts[damaged - 1]->may_be_found());
+  if (damaged == 0) check_rows(rows, counts, task.width, n);
   return 0;
 }
