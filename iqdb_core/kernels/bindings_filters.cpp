@@ -43,7 +43,10 @@ void spread(const Words& values, size_t n_values, const Buffer<const uint8_t>& p
   rows.resize(words_for(n_rows));
   for (size_t i = 0; i < rows.size(); ++i) {
     uint64_t present = word_of(presence, i);
-    if (next + static_cast<size_t>(std::popcount(present)) > n_values) break;
+    if (next + static_cast<size_t>(std::popcount(present)) > n_values) {
+      next = n_values + 1;
+      break;
+    }
     uint64_t found = 0;
     for (; present != 0; present &= present - 1, ++next) {
       const uint64_t bit = values[next / kWordBits] >> (next % kWordBits) & 1;

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import damage_databases
+import kernels
 import mutators
 import mutators_arrays
 import mutators_legacy
@@ -328,5 +329,6 @@ TARGETS = {
         Target("jsonl", run_jsonl, mutators_text.jsonl_seeds, mutators_text.mutate_jsonl, 1 << 14),
         Target("parquet", run_parquet, mutators_arrays.parquet_seeds, mutators.mutate_bytes, 1 << 16),
         Target("ids", run_ids, mutators_text.id_seeds, mutators_text.mutate_ids, 1 << 10),
+        Target("kernels", kernels.run_kernels, kernels.kernel_seeds, kernels.mutate_kernels, 1 << 11),
     )
 }
