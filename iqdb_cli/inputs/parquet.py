@@ -106,7 +106,7 @@ class ParquetSource:
         with parquet_errors(self.name):
             groups = map(self.metadata.row_group, range(self.metadata.num_row_groups))
             total = sum(group.total_byte_size for group in groups)
-        return max(1, total // max(1, self.n_rows))
+        return max(1, int(total) // max(1, self.n_rows))
 
     def read_group(self, file: Any, group: int, columns: list[str], rows: int) -> Iterator[Any]:
         """Yield a row group as Arrow batches of at most `rows` rows."""

@@ -49,12 +49,12 @@ def _database(metadata: list[Any], *, dim: int = 1, compression: str = "none") -
 def _repeated_text() -> bytes:
     """A dictionary of two entries, and many rows that name them: 4 KiB each."""
     texts = ["a" * 4096, "b" * 4096]
-    return _database([{"s": texts[i % 2]} for i in range(8192)])
+    return _database([{"s": texts[i % 2]} for i in range(6144)])
 
 
 def _zeros() -> bytes:
     """Vectors that zstd takes down to almost nothing."""
-    return _database([None] * 16, dim=65536, compression="zstd:19")
+    return _database([None] * 8, dim=65536, compression="zstd:19")
 
 
 def _wide_text() -> bytes:
@@ -65,19 +65,19 @@ def _wide_text() -> bytes:
 
 def _nulls() -> bytes:
     """Columns of nulls, of which the file holds no more than the names."""
-    row = {f"k{i}": None for i in range(1000)}
-    return _database([row] * 4096)
+    row = {f"k{i}": None for i in range(500)}
+    return _database([row] * 2048)
 
 
 def _sparse_bits() -> bytes:
     """Columns of bools in every second row: a bit for the row, and one for the value."""
-    rows = [{f"k{i}": i % 3 == 0 for i in range(200)} if r % 2 else {} for r in range(8192)]
+    rows = [{f"k{i}": i % 3 == 0 for i in range(100)} if r % 2 else {} for r in range(4096)]
     return _database(rows)
 
 
 def _columns() -> bytes:
-    """One row with all the columns that it may have."""
-    return _database([{f"{i:x}": i for i in range(4096)}])
+    """One row with very many columns."""
+    return _database([{f"{i:x}": i for i in range(2048)}])
 
 
 def _small_frames() -> bytes:
@@ -107,11 +107,11 @@ _MAKERS: dict[str, dict[Callable[[], bytes], int]] = {
         _repeated_text: 1,
         _zeros: 0,
         _wide_text: 1,
-        _nulls: 1000,
-        _sparse_bits: 200,
-        _columns: 4096,
+        _nulls: 500,
+        _sparse_bits: 100,
+        _columns: 2048,
     },
-    "compact": {_repeated_text: 1, _wide_text: 1, _nulls: 1000},
+    "compact": {_repeated_text: 1, _wide_text: 1, _nulls: 500},
     "log": {_small_frames: 1},
     "jsonl": {_many_keys: 40 * 400},
 }
