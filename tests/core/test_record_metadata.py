@@ -248,3 +248,11 @@ def test_the_first_string_that_is_not_utf8_is_found(values: list[bytes]) -> None
 def test_a_character_cut_in_two_is_not_utf8() -> None:
     both = "é".encode()
     assert StringValues.from_bytes([b"a", both[:1], both[1:]]).first_not_utf8() == 1
+
+
+def test_text_is_checked_across_the_pieces_in_which_it_is_decoded() -> None:
+    long = b"x" * ((1 << 20) - 1) + "é".encode() + b"x" * (1 << 20)
+    assert StringValues.from_bytes([b"a", long]).first_not_utf8() == -1
+    assert StringValues.from_bytes([b"a", long + b"\xc3"]).first_not_utf8() == 1
+    assert StringValues.from_bytes([b"a", long, b"\xa9"]).first_not_utf8() == 2
+    assert StringValues.from_bytes([long]).to_str() == [long.decode()]

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import gc
 import random
 import struct
 import subprocess
 import sys
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,6 +53,31 @@ def bits(row: Row) -> Any:
 
 def encode(rows: list[Row]) -> bytes:
     return encode_group(MetadataColumns.from_dicts(rows))
+
+
+@given(ROWS, st.data())
+def test_some_rows_are_what_all_of_them_hold_there(rows: list[Row], data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(rows) - 1))
+    stop = data.draw(st.integers(start + 1, len(rows)))
+    found = GroupView(encode(rows)).to_columns(rows=(start, stop))
+    assert list(map(bits, found.to_dicts())) == [
+        bits(None if row is None else dict(sorted(row.items()))) for row in rows[start:stop]
+    ]
+
+
+def test_a_group_is_let_go_of_without_the_garbage_collector() -> None:
+    # Its bytes may be decoded ones, many more than the objects around them give away.
+    blob = np.frombuffer(encode([{"a": 1, "s": "x"}, {"b": None}] * 3), np.uint8).copy()
+    blob_alive = weakref.ref(blob)
+    gc.disable()
+    try:
+        view = GroupView(blob.data)
+        view.check()
+        assert view.row(0) == {"a": 1, "s": "x"}
+        del view, blob
+        assert blob_alive() is None
+    finally:
+        gc.enable()
 
 
 @given(ROWS)
