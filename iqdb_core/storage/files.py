@@ -371,7 +371,7 @@ class FileSystem:
         """
         directory, name = os.path.split(path)
         pattern = re.compile(re.escape(f".{name}.tmp-") + "[0-9a-f]{8}")
-        removed = []
+        removed: list[str] = []
         database = self.status_at(path)
         try:
             names = self.list_names(directory)
