@@ -6,6 +6,8 @@ import os
 import random
 import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +118,24 @@ def test_a_second_signal_ends_the_process_at_once_and_an_ignored_one_stays_ignor
         assert caught.value.exit_status == 143
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+_STUCK = """
+import ctypes
+from iqdb_cli import termination
+termination._PATIENCE_SECONDS = 0.05
+with termination.taken_back_when_terminated():
+    libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(256)
+    libc.pthread_mutex_lock(mutex)
+    print("begun", flush=True)
+    libc.pthread_mutex_lock(mutex)  # one call that never ends, as a long kernel, and frees the lock of Python
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_process_that_does_not_get_to_its_handler_ends_all_the_same(number: int) -> None:
+    with subprocess.Popen([sys.executable, "-c", _STUCK], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"begun\n"
+        process.send_signal(number)
+        assert process.wait(30) == 128 + number
