@@ -121,13 +121,13 @@ def test_a_second_signal_ends_the_process_at_once_and_an_ignored_one_stays_ignor
 
 
 _STUCK = """
-import ctypes
+import ctypes, threading
 from iqdb_cli import termination
 termination._PATIENCE_SECONDS = 0.05
 with termination.taken_back_when_terminated():
     libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(256)
     libc.pthread_mutex_lock(mutex)
-    print("begun", flush=True)
+    threading.Timer(0.2, lambda: print("begun", flush=True)).start()
     libc.pthread_mutex_lock(mutex)  # one call that never ends, as a long kernel, and frees the lock of Python
 """
 
