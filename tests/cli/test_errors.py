@@ -195,6 +195,8 @@ def test_a_signal_has_a_status_of_its_own_and_leaves_nothing_behind(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=iqdb.environment(),
+        # Under nohup, or in the background of a script, the signal would stay ignored.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # noqa: PLW1509 - no threads here
     )
     process.stdin.write(b"[1,2,3,4,5,6,7,8]\n")
     process.stdin.flush()
