@@ -11,8 +11,9 @@ meta:
 doc: |
   What snapshot-3.md and log-2.md say in words, as a Kaitai Struct description. It describes where things
   are and of which type. What it cannot say, those pages do, and a reader must check it: checksums (CRC-32C), the
-  ranges of fields and their relations, metadata groups (snapshot-3.md, section 9), the chunks of compressed
-  sections (section 7), and which bad frame is a torn tail and which is damage (log-2.md, section 5).
+  ranges of fields and their relations, the chunks of compressed sections (section 7), and which bad frame is a
+  torn tail and which is damage (log-2.md, section 5). A metadata group of a snapshot is found by the sections
+  meta.groups and meta.data, which may be compressed: its bytes are a metadata_group by themselves.
 doc-ref: snapshot-3.md, log-2.md
 seq:
   - id: snapshot
@@ -63,6 +64,23 @@ enums:
     1: upsert
     2: delete
     3: fold
+  mappings:
+    0: all
+    1: bitmap
+    2: none
+  column_type:
+    1: 'null'
+    2: bool
+    3: int64
+    4: float64
+    5: string
+  presence:
+    0: all
+    1: bitmap
+    2: list
+  string_encoding:
+    0: plain
+    1: dictionary
 types:
   snapshot:
     seq:
@@ -370,4 +388,163 @@ types:
         repeat: expr
         repeat-expr: (n_records + 16383) / 16384 + 1
       - id: groups
-        size-eos: true
+        size: offsets[_index + 1] - offsets[_index]
+        type: metadata_group
+        repeat: expr
+        repeat-expr: (n_records + 16383) / 16384
+  metadata_group:
+    doc: snapshot-3.md, section 9. A bitmap is of words of 64 bits, the first in the least significant.
+    seq:
+      - id: n_rows
+        type: u4
+      - id: n_columns
+        type: u4
+      - id: has_metadata
+        type: u1
+        enum: mappings
+      - id: reserved
+        size: 3
+      - id: blob_bytes
+        type: u4
+      - id: columns
+        type: column
+        repeat: expr
+        repeat-expr: n_columns
+    instances:
+      keys_end:
+        value: 'n_columns == 0 ? 16 : columns[n_columns - 1].key_offset + columns[n_columns - 1].key_bytes'
+      mappings:
+        doc: Which rows have a mapping, when some have and some have not.
+        pos: (keys_end + 7) / 8 * 8
+        type: u8
+        repeat: expr
+        repeat-expr: (n_rows + 63) / 64
+        if: has_metadata == mappings::bitmap
+  column:
+    seq:
+      - id: key_offset
+        type: u4
+      - id: key_bytes
+        type: u2
+      - id: type
+        type: u1
+        enum: column_type
+      - id: presence
+        type: u1
+        enum: presence
+      - id: count
+        type: u4
+      - id: encoding
+        type: u1
+        enum: string_encoding
+      - id: reserved
+        size: 3
+      - id: data_offset
+        type: u4
+      - id: data_bytes
+        type: u4
+      - id: reserved2
+        size: 8
+    instances:
+      key:
+        pos: key_offset
+        size: key_bytes
+        type: str
+        encoding: UTF-8
+      payload:
+        pos: data_offset
+        size: data_bytes
+        type: column_payload(_parent.n_rows, type, presence, count, encoding)
+  column_payload:
+    params:
+      - id: n_rows
+        type: u4
+      - id: type
+        type: u1
+        enum: column_type
+      - id: presence
+        type: u1
+        enum: presence
+      - id: count
+        type: u4
+      - id: encoding
+        type: u1
+        enum: string_encoding
+    seq:
+      - id: row_bits
+        doc: Which rows have a value.
+        type: u8
+        repeat: expr
+        repeat-expr: (n_rows + 63) / 64
+        if: presence == presence::bitmap
+      - id: row_numbers
+        type: u2
+        repeat: expr
+        repeat-expr: count
+        if: presence == presence::list
+      - id: padding
+        size: (8 - _io.pos % 8) % 8
+      - id: bools
+        type: u8
+        repeat: expr
+        repeat-expr: (count + 63) / 64
+        if: type == column_type::bool
+      - id: integers
+        type: s8
+        repeat: expr
+        repeat-expr: count
+        if: type == column_type::int64
+      - id: floats
+        type: f8
+        repeat: expr
+        repeat-expr: count
+        if: type == column_type::float64
+      - id: strings
+        type: plain_strings(count)
+        if: type == column_type::string and encoding == string_encoding::plain
+      - id: dictionary
+        type: dictionary_strings(count)
+        if: type == column_type::string and encoding == string_encoding::dictionary
+  plain_strings:
+    params:
+      - id: count
+        type: u4
+    seq:
+      - id: offsets
+        type: u4
+        repeat: expr
+        repeat-expr: count + 1
+      - id: texts
+        size: offsets[_index + 1] - offsets[_index]
+        type: str
+        encoding: UTF-8
+        repeat: expr
+        repeat-expr: count
+  dictionary_strings:
+    params:
+      - id: count
+        type: u4
+    seq:
+      - id: n_entries
+        type: u4
+      - id: reserved
+        size: 4
+      - id: offsets
+        type: u4
+        repeat: expr
+        repeat-expr: n_entries + 1
+      - id: padding
+        size: (8 - _io.pos % 8) % 8
+      - id: entries
+        size: offsets[_index + 1] - offsets[_index]
+        type: str
+        encoding: UTF-8
+        repeat: expr
+        repeat-expr: n_entries
+      - id: entries_padding
+        size: (8 - _io.pos % 8) % 8
+      - id: codes
+        doc: Value i is entry codes[i].
+        type: u2
+        repeat: expr
+        repeat-expr: count

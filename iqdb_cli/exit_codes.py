@@ -10,6 +10,7 @@ from collections.abc import Callable
 import typer
 
 from iqdb_cli.terminal import note
+from iqdb_cli.termination import TerminatedError
 from iqdb_core import errors
 
 
@@ -27,6 +28,7 @@ class ExitStatus(enum.IntEnum):
     INPUT_OUTPUT = 8
     LOSSES = 9
     INTERRUPTED = 130
+    TERMINATED = 143
 
 
 # What the manual says of each status.
@@ -48,6 +50,10 @@ EXIT_STATUSES: tuple[tuple[ExitStatus, str], ...] = (
     (ExitStatus.INPUT_OUTPUT, "Input or output failed: permissions, a full disk, a path that is taken."),
     (ExitStatus.LOSSES, "Repaired, but not everything could be kept; the new database is in place."),
     (ExitStatus.INTERRUPTED, "Interrupted (Ctrl-C)."),
+    (
+        ExitStatus.TERMINATED,
+        "Terminated (SIGTERM; 129 for SIGHUP). What was being written anew was taken back.",
+    ),
 )
 
 # The first class that an error is an instance of decides, so a subclass stands before its base.
@@ -144,6 +150,9 @@ def _report(error: BaseException) -> int:
         return int(error.exit_code)
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(error.code is not None)
+    if isinstance(error, TerminatedError):
+        note("iqdb: terminated")
+        return error.exit_status
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         note("iqdb: interrupted")
         return ExitStatus.INTERRUPTED

@@ -12,7 +12,9 @@ from typing import Protocol
 
 from iqdb_cli import terminal
 from iqdb_cli.exit_codes import OutputClosedError, UsageError, flush_stdout
+from iqdb_cli.termination import taken_back_when_terminated
 from iqdb_core.errors import FileIOError
+from iqdb_core.storage.files import OS_FILES, FileSystem, OpenFile
 
 _BUFFER_BYTES = 64 * 1024
 
@@ -134,15 +136,19 @@ def choose_format(wanted: OutputFormat | None, path: str | None) -> OutputFormat
 
 
 @contextlib.contextmanager
-def open_output(path: str | None = None, *, database: str | None = None) -> Iterator[Output]:
+def open_output(
+    path: str | None = None, *, database: str | None = None, files: FileSystem = OS_FILES
+) -> Iterator[Output]:
     """Open the destination of results: stdout for None and "-", else a file.
 
-    A regular file is written beside its name and renamed when the block ends; after an error nothing is
-    left of it and the old file is as it was.
+    A regular file is written beside its name, and is durable when it gets its name at the end of the
+    block. After an error, an interrupt or a request to end nothing is left of it and the old file is as it
+    was; what a killed process leaves is removed by the next that writes to the same name.
 
     Args:
         path: where results go.
         database: the database that is read, which must not be the file that is written.
+        files: the file layer.
 
     Raises:
         UsageError: `path` is the database or its log.
@@ -159,9 +165,8 @@ def open_output(path: str | None = None, *, database: str | None = None) -> Iter
         return
     if database is not None and _is_part_of(path, database):
         raise UsageError(f"{path} is the database itself; choose another output file")
-    with _replaced_file(path) as out:
+    with _replaced_file(path, files) as out:
         yield out
-        out.flush()
 
 
 def _is_part_of(path: str, database: str) -> bool:
@@ -177,43 +182,83 @@ def _is_part_of(path: str, database: str) -> bool:
 
 
 @contextlib.contextmanager
-def _replaced_file(path: str) -> Iterator[Output]:
-    target = os.path.realpath(path)
-    try:
-        mode = os.stat(target).st_mode  # noqa: PTH116 - start-up: pathlib is not needed
-    except OSError:
-        mode = None
-    if mode is not None and not stat.S_ISREG(mode):
+def _replaced_file(path: str, files: FileSystem) -> Iterator[Output]:
+    with _reported_of(path):
+        target = files.resolve(path)
+        before = files.status_at(target)
+    if before is not None and not stat.S_ISREG(before.st_mode):
         # A device or a FIFO is written in place; a directory fails here with the system's words.
-        with _opened(path, target, os.O_WRONLY) as out:
-            yield out
-        return
-    folder, name = os.path.split(target)
-    temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")  # noqa: PTH118
-    try:
-        with _opened(path, temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as out:
-            if mode is not None:
-                os.chmod(temporary, stat.S_IMODE(mode))  # noqa: PTH101
+        with _opened(path, target) as out:
             yield out
             out.flush()
-        os.replace(temporary, target)  # noqa: PTH105
-    except OSError as error:
-        _remove(temporary)
-        raise FileIOError(path, "write", error) from error
-    except BaseException:
-        _remove(temporary)
-        raise
-
-
-def _remove(path: str) -> None:
-    with contextlib.suppress(OSError):
-        os.unlink(path)  # noqa: PTH108
+        return
+    with taken_back_when_terminated():
+        with _reported_of(path):
+            # A run that was killed left its temporary file behind; one that is being written is locked.
+            files.sweep_temporaries(target)
+            # Not even for a moment may others open what they could not open before.
+            file = files.create_temporary(target, 0o666 if before is None else 0o600)
+        temporary = file.path
+        try:
+            out = Output(_FileSink(file, files, path), path)
+            yield out
+            out.flush()
+            with _reported_of(path):
+                if before is not None:
+                    files.copy_permissions(file, before)
+                files.sync(file)
+                files.rename(temporary, target)
+                file.path = target
+                files.sync_directory(target)
+        except BaseException:
+            if file.path != target:
+                with contextlib.suppress(FileIOError):
+                    files.unlink(temporary)
+            raise
+        finally:
+            files.release(file)
 
 
 @contextlib.contextmanager
-def _opened(shown: str, path: str, flags: int) -> Iterator[Output]:
+def _reported_of(path: str) -> Iterator[None]:
+    """Let errors name the file that was asked for, not the temporary one."""
     try:
-        stream = os.fdopen(os.open(path, flags | os.O_CLOEXEC, 0o666), "wb")
+        yield
+    except FileIOError as error:
+        cause = error.__cause__
+        raise FileIOError(
+            path, "write", cause if isinstance(cause, OSError) else OSError(str(error))
+        ) from cause
+
+
+class _FileSink:
+    """A file of the storage layer as a stream."""
+
+    def __init__(self, file: OpenFile, files: FileSystem, shown: str) -> None:
+        self._file = file
+        self._files = files
+        self._shown = shown
+        self._size = 0
+
+    def write(self, data: memoryview, /) -> int:
+        """Append all of `data`."""
+        with _reported_of(self._shown):
+            self._files.write(self._file, data, self._size)
+        self._size += len(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """Do nothing: what is written is with the system."""
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._file.fd
+
+
+@contextlib.contextmanager
+def _opened(shown: str, path: str) -> Iterator[Output]:
+    try:
+        stream = os.fdopen(os.open(path, os.O_WRONLY | os.O_CLOEXEC), "wb")
     except OSError as error:
         raise FileIOError(shown, "write", error) from error
     try:

@@ -44,6 +44,7 @@ class NewSnapshot:
         self.memory = bytearray()
         self._installed = False
         if path is not None:
+            files.sweep_temporaries(path)  # of a creation that was killed: no open has swept them
             # Not even for a moment may others open what they could not open before.
             self.file = files.create_temporary(path, 0o666 if like is None else 0o600)
             if like is not None:

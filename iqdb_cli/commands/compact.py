@@ -12,6 +12,7 @@ from iqdb_cli.ids import to_json
 from iqdb_cli.options import Database, Json, Threads, Wait
 from iqdb_cli.output import open_output
 from iqdb_cli.sizes import counted, human_bytes
+from iqdb_cli.termination import taken_back_when_terminated
 from iqdb_core.database import Iqdb
 
 EXAMPLES = """
@@ -21,6 +22,7 @@ EXAMPLES = """
 """
 
 
+@taken_back_when_terminated()
 def command(
     db: Database,
     compression: Annotated[

@@ -24,6 +24,7 @@ from iqdb_cli.index_options import (
     describe,
 )
 from iqdb_cli.options import Database
+from iqdb_cli.termination import taken_back_when_terminated
 from iqdb_core.config import Compression, FlatConfig, IqdbConfig
 from iqdb_core.database import Iqdb
 from iqdb_core.errors import InvalidConfigError
@@ -37,6 +38,7 @@ EXAMPLES = """
 """
 
 
+@taken_back_when_terminated()
 def command(
     db: Database,
     dim: Annotated[

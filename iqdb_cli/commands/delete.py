@@ -13,6 +13,7 @@ from iqdb_cli.id_arguments import given_ids
 from iqdb_cli.ids import format_id, to_json
 from iqdb_cli.options import Database, Json, Wait
 from iqdb_cli.output import open_output
+from iqdb_cli.termination import taken_back_when_terminated
 from iqdb_core.database import Iqdb
 
 EXAMPLES = """
@@ -24,6 +25,7 @@ EXAMPLES = """
 _BATCH_IDS = 10_000
 
 
+@taken_back_when_terminated()
 def command(
     db: Database,
     ids: Annotated[

@@ -14,6 +14,7 @@ from iqdb_cli.exit_codes import UsageError
 from iqdb_cli.legacy_notes import tell_of_legacy
 from iqdb_cli.options import Database
 from iqdb_cli.output import open_output
+from iqdb_cli.termination import taken_back_when_terminated
 from iqdb_core.database import Iqdb
 from iqdb_core.errors import DatabaseExistsError
 
@@ -139,6 +140,7 @@ def command(
     terminal.note(f"{db}: {count:,} record{'' if count == 1 else 's'} exported")
 
 
+@taken_back_when_terminated()
 def _export_legacy(db: str, output: str | None, filter_expression: str | None, *, force: bool) -> None:
     from iqdb_cli.progress import ProgressBar
     from iqdb_core.legacy.writer import write_legacy

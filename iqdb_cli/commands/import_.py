@@ -43,6 +43,7 @@ from iqdb_cli.input_options import (
 )
 from iqdb_cli.inputs.source import ByteSource, InputKind, kind_of
 from iqdb_cli.options import Database, Threads, Wait
+from iqdb_cli.termination import taken_back_when_terminated
 from iqdb_core.config import Compression, IqdbConfig
 from iqdb_core.database import Iqdb
 from iqdb_core.errors import ConfigConflictError, DatabaseNotFoundError, DuplicateIdError
@@ -69,6 +70,7 @@ EXAMPLES = """
 """
 
 
+@taken_back_when_terminated()
 def command(
     db: Database,
     sources: Annotated[

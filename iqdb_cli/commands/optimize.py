@@ -26,6 +26,7 @@ from iqdb_cli.index_options import (
 from iqdb_cli.options import Database, Json, Threads, Wait
 from iqdb_cli.output import open_output
 from iqdb_cli.sizes import counted, human_bytes
+from iqdb_cli.termination import taken_back_when_terminated
 from iqdb_core.config import FlatConfig, IndexConfig
 from iqdb_core.database import Iqdb
 
@@ -39,6 +40,7 @@ EXAMPLES = """
 """
 
 
+@taken_back_when_terminated()
 def command(
     db: Database,
     index: Annotated[

@@ -16,6 +16,7 @@ from iqdb_cli.output import Output, open_output
 from iqdb_cli.progress import ProgressBar
 from iqdb_cli.queries import read_queries
 from iqdb_cli.sizes import counted
+from iqdb_cli.termination import taken_back_when_terminated
 from iqdb_core.database import Iqdb
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ EXAMPLES = """
 _DEFAULT_SAMPLE = 1000
 
 
+@taken_back_when_terminated()
 def command(
     db: Database,
     queries: Annotated[

@@ -13,6 +13,7 @@ from iqdb_cli.options import Database, Json, Threads
 from iqdb_cli.output import open_output
 from iqdb_cli.progress import ProgressBar
 from iqdb_cli.sizes import counted
+from iqdb_cli.termination import taken_back_when_terminated
 
 if TYPE_CHECKING:
     from iqdb_core.salvage import Loss, RepairReport
@@ -38,6 +39,7 @@ _WHAT = {
 }
 
 
+@taken_back_when_terminated()
 def command(
     db: Database,
     new: Annotated[

@@ -24,6 +24,7 @@ from iqdb_cli.input_options import (
     split_columns,
 )
 from iqdb_cli.options import Database, Wait
+from iqdb_cli.termination import taken_back_when_terminated
 from iqdb_core.database import Iqdb
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ EXAMPLES = """
 """
 
 
+@taken_back_when_terminated()
 def command(
     db: Database,
     source: Annotated[

@@ -2,6 +2,7 @@
 #include "codes.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "code_bounds.hpp"
@@ -31,6 +32,58 @@ double rounded(double x) {
 // conversion to an integer would be undefined.
 double within(double low, double value, double high) {
   return std::min(std::max(low, value), high);
+}
+
+// Rows that are encoded side by side. What is stored of a sum of squares depends on the order in which it is
+// added up, so one sum is a chain in which each step waits for the one before: several chains fill the wait.
+constexpr std::size_t kAbreast = 4;
+
+template <class Item>
+void lengths2(const std::array<const Item*, kAbreast>& rows, std::size_t dim,
+              std::array<double, kAbreast>* sums) {
+  std::array<double, kAbreast> sum{};
+  for (std::size_t j = 0; j < dim; ++j)
+    for (std::size_t i = 0; i < kAbreast; ++i) sum[i] += double{rows[i][j]} * double{rows[i][j]};
+  *sums = sum;
+}
+
+// The components of a row times `factor`, and their codes before and after rounding.
+void code_row(const CodeModel& model, const float* __restrict row, double factor, std::size_t dim,
+              double* __restrict x, double* __restrict values, std::uint8_t* __restrict code) {
+  const float* __restrict const mean = model.mean.data();
+  const double scale = model.scale;
+  for (std::size_t j = 0; j < dim; ++j) {
+    x[j] = row[j] * factor;
+    values[j] = (x[j] - double{mean[j]}) * scale;
+    const double nearest = rounded(within(-kCodeReach, values[j], kCodeReach));
+    code[j] = static_cast<std::uint8_t>(static_cast<int>(nearest) + kCodeCentre);
+  }
+}
+
+// The upper four bits of a code's components; returns the sum of squares of what they stand for.
+std::int32_t coarse_digits(const std::uint8_t* __restrict code, std::size_t stride,
+                           std::uint8_t* __restrict digits) {
+  std::int32_t length = 0;
+  for (std::size_t j = 0; j < stride; ++j) {
+    digits[j] = code[j] >> 3;
+    const std::int32_t value = 8 * (code[j] >> 3) + 4;
+    length += value * value;
+  }
+  return length;
+}
+
+void pack_digits(const std::uint8_t* __restrict digits, std::size_t width, std::uint8_t* __restrict out) {
+  for (std::size_t i = 0; i < width; i += kCoarseGroup / 2) {
+    for (std::size_t b = 0; b < kCoarseGroup / 2; ++b)
+      out[i + b] = static_cast<std::uint8_t>(digits[2 * i + b] | (digits[2 * i + b + kCoarseGroup / 2] << 4));
+  }
+}
+
+// The sum of squares of a code.
+std::int32_t code_length(const std::uint8_t* code, std::size_t stride) {
+  std::int32_t length = 0;
+  for (std::size_t j = 0; j < stride; ++j) length += std::int32_t{code[j]} * code[j];
+  return length;
 }
 
 // The components that are dim, as float64.
@@ -99,27 +152,40 @@ void encode_rows(const CodeModel& model, const float* rows, std::size_t n, std::
   const std::size_t stride = code_stride(dim);
   const double mean_length = mean_norm(model);
   for_ranges(n, threads, 1024, [&](std::size_t begin, std::size_t end) {
-    Components components(model, dim);
-    std::vector<double> values(dim);
-    for (std::size_t row = begin; row < end; ++row) {
-      const std::vector<double>& x = components.of(rows + row * dim);
-      std::uint8_t* const code = codes + row * stride;
-      for (std::size_t j = 0; j < dim; ++j) {
-        values[j] = (x[j] - double{model.mean[j]}) * model.scale;
-        code[j] = static_cast<std::uint8_t>(
-            static_cast<int>(rounded(within(-kCodeReach, values[j], kCodeReach))) + kCodeCentre);
+    std::vector<double> x(kAbreast * dim), values(kAbreast * dim);
+    std::array<const float*, kAbreast> row{};
+    std::array<const double*, kAbreast> xs{}, vs{};
+    std::array<const std::uint8_t*, kAbreast> code{};
+    std::array<double, kAbreast> squares{}, coded_squares{}, residuals{};
+    for (std::size_t start = begin; start < end; start += kAbreast) {
+      const std::size_t count = std::min(kAbreast, end - start);
+      for (std::size_t i = 0; i < kAbreast; ++i) {
+        // Behind the last row stands the last row again.
+        row[i] = rows + (start + std::min(i, count - 1)) * dim;
+        code[i] = codes + (start + std::min(i, count - 1)) * stride;
+        xs[i] = x.data() + i * dim;
+        vs[i] = values.data() + i * dim;
       }
-      std::fill(code + dim, code + stride, static_cast<std::uint8_t>(kCodeCentre));
-      std::int32_t length = 0;
-      for (std::size_t j = 0; j < stride; ++j) length += std::int32_t{code[j]} * code[j];
-      lengths[row] = length;
+      if (model.unit_length || norms != nullptr) lengths2(row, dim, &squares);
+      for (std::size_t i = 0; i < kAbreast; ++i) {
+        double factor = 1.0;
+        if (model.unit_length) factor = squares[i] > 0.0 ? 1.0 / std::sqrt(squares[i]) : 0.0;
+        std::uint8_t* const out = codes + static_cast<std::size_t>(code[i] - codes);
+        code_row(model, row[i], factor, dim, x.data() + i * dim, values.data() + i * dim, out);
+        std::fill(out + dim, out + stride, static_cast<std::uint8_t>(kCodeCentre));
+      }
       if (bounds != nullptr) {
-        const double length_of_x = std::sqrt(length2(x.data(), dim));
-        code_bounds_of_row(model, mean_length, length_of_x, values.data(), code, dim, bounds + row,
-                           bounds + n + row);
+        lengths2(xs, dim, &coded_squares);
+        code_residuals(vs, code, dim, &residuals);
       }
-      if (norms != nullptr)
-        norms[row] = static_cast<float>(std::sqrt(length2(rows + row * dim, dim)) / model.norm_unit);
+      for (std::size_t i = 0; i < count; ++i) {
+        const std::size_t at = start + i;
+        lengths[at] = code_length(code[i], stride);
+        if (bounds != nullptr)
+          code_bounds_of_row(model, mean_length, std::sqrt(coded_squares[i]), residuals[i], code[i], dim,
+                             bounds + at, bounds + n + at);
+        if (norms != nullptr) norms[at] = static_cast<float>(std::sqrt(squares[i]) / model.norm_unit);
+      }
     }
   });
 }
@@ -130,19 +196,8 @@ void coarsen_codes(const std::uint8_t* codes, std::size_t n, std::size_t stride,
   for_ranges(n, threads, 4096, [&](std::size_t begin, std::size_t end) {
     std::vector<std::uint8_t> code(2 * width);  // components that a code lacks are 0
     for (std::size_t row = begin; row < end; ++row) {
-      std::int32_t length = 0;
-      for (std::size_t j = 0; j < stride; ++j) {
-        code[j] = codes[row * stride + j] >> 3;
-        const std::int32_t value = 8 * code[j] + 4;
-        length += value * value;
-      }
-      lengths[row] = length;
-      std::uint8_t* const out = coarse + row * width;
-      for (std::size_t i = 0; i < width; i += kCoarseGroup / 2) {
-        for (std::size_t b = i; b < i + kCoarseGroup / 2; ++b) {
-          out[b] = static_cast<std::uint8_t>(code[i + b] | (code[i + b + kCoarseGroup / 2] << 4));
-        }
-      }
+      lengths[row] = coarse_digits(codes + row * stride, stride, code.data());
+      pack_digits(code.data(), width, coarse + row * width);
     }
   });
 }

@@ -89,6 +89,7 @@ def write_legacy(
             layout.PAYLOAD_TAIL.pack(config.dim, config.metric.tag, survey.n_rows),
         )
     )
+    files.sweep_temporaries(real)
     file = files.create_temporary(real)
     try:
         out = _Region(file, files)

@@ -362,17 +362,22 @@ class FileSystem:
     def sweep_temporaries(self, path: str) -> list[str]:
         """Remove what crashed writers of the database at `path` left behind, and say what it was.
 
-        Only the holder of the database's lock calls this. It removes regular files in the
-        database's directory named `.NAME.tmp-<8 hex digits>` for exactly this NAME, and of these
-        only those whose lock it gets: a locked one is being written by a living process. A creation
-        that ended between `link` and `unlink` left a second name of the database itself: that one
-        goes without a lock, which the caller holds already.
+        The holder of the database's lock calls this, and whoever is about to create or replace the file at
+        `path`. It removes regular files in the directory named `.NAME.tmp-<8 hex digits>` for exactly this
+        NAME, and of these only those whose lock it gets: a locked one is being written by a living process.
+        A creation that ended between `link` and `unlink` left a second name of the database itself: that
+        one goes without a lock, which the caller holds already. Where names cannot be listed nothing is
+        swept; what the caller does next says what is wrong there.
         """
         directory, name = os.path.split(path)
         pattern = re.compile(re.escape(f".{name}.tmp-") + "[0-9a-f]{8}")
-        removed = []
+        removed: list[str] = []
         database = self.status_at(path)
-        for entry in sorted(filter(pattern.fullmatch, self.list_names(directory))):
+        try:
+            names = self.list_names(directory)
+        except FileIOError:
+            return removed
+        for entry in sorted(filter(pattern.fullmatch, names)):
             leftover = os.path.join(directory, entry)
             try:
                 file = self.open_write(leftover)

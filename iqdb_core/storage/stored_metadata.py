@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from iqdb_core.storage.section import Sections
 
 _CACHED_GROUPS = 64
+# An opened column takes some 450 bytes: about 30 MB, and one group, whatever a file says.
+_CACHED_COLUMNS = 1 << 16
 _CACHED_KEYS = 16
 
 
@@ -36,6 +38,7 @@ class StoredMetadata:
         self._n_rows = header.n_rows
         self.exists = META_DATA in sections
         self._opened: dict[int, GroupView] = {}
+        self._opened_columns = 0
         self._numbers: dict[str, list[NumberPart]] = {}
         self._checked_bounds: tuple[memoryview, memoryview] | None = None
 
@@ -58,8 +61,10 @@ class StoredMetadata:
         view = self._opened.get(group)
         if view is None:
             view = self._open_group(group)
-            if len(self._opened) >= _CACHED_GROUPS:
+            self._opened_columns += len(view.columns)
+            if len(self._opened) >= _CACHED_GROUPS or self._opened_columns > _CACHED_COLUMNS:
                 self._opened = {}
+                self._opened_columns = len(view.columns)
             self._opened[group] = view
         return view
 
@@ -155,6 +160,7 @@ class StoredMetadata:
     def close(self) -> None:
         """Forget the groups that were opened."""
         self._opened = {}
+        self._opened_columns = 0
         self._numbers = {}
         self._checked_bounds = None
 

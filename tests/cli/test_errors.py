@@ -177,7 +177,17 @@ def test_closed_streams_are_reported(iqdb: Any, database: Path) -> None:
     assert "standard input" in done.stderr
 
 
-def test_ctrl_c_is_status_130_and_leaves_nothing_behind(iqdb: Any, database: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "status", "said"),
+    [
+        (signal.SIGINT, 130, b"iqdb: interrupted\n"),
+        (signal.SIGTERM, 143, b"iqdb: terminated\n"),
+        (signal.SIGHUP, 129, b"iqdb: terminated\n"),
+    ],
+)
+def test_a_signal_has_a_status_of_its_own_and_leaves_nothing_behind(
+    iqdb: Any, database: Path, tmp_path: Path, number: int, status: int, said: bytes
+) -> None:
     target = tmp_path / "hits.jsonl"
     process = subprocess.Popen(
         iqdb.command("search", database, "-", "-o", target),
@@ -185,16 +195,18 @@ def test_ctrl_c_is_status_130_and_leaves_nothing_behind(iqdb: Any, database: Pat
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=iqdb.environment(),
+        # Under nohup, or in the background of a script, the signal would stay ignored.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # noqa: PLW1509 - no threads here
     )
     process.stdin.write(b"[1,2,3,4,5,6,7,8]\n")
     process.stdin.flush()
     deadline = time.monotonic() + 60
-    while not any(entry.suffix == ".tmp" for entry in tmp_path.iterdir()):
+    while not any(".tmp-" in entry.name for entry in tmp_path.iterdir()):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stderr) == (130, b"iqdb: interrupted\n")
+    assert (process.returncode, stderr) == (status, said)
     assert list(tmp_path.iterdir()) == [database]
 
 

@@ -276,9 +276,17 @@ def test_a_late_error_leaves_everything_as_it_was(
     assert names(fresh.parent) == []
 
 
-@pytest.mark.parametrize("exists", [True, False])
+@pytest.mark.parametrize(
+    ("exists", "number", "status", "said"),
+    [
+        (True, signal.SIGINT, 130, b"interrupted"),
+        (False, signal.SIGINT, 130, b"interrupted"),
+        (True, signal.SIGTERM, 143, b"terminated"),
+        (False, signal.SIGTERM, 143, b"terminated"),
+    ],
+)
 def test_an_interrupt_leaves_everything_as_it_was(
-    iqdb: Any, database: Path, tmp_path: Path, exists: Any
+    iqdb: Any, database: Path, tmp_path: Path, exists: Any, number: int, status: int, said: bytes
 ) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -297,10 +305,10 @@ def test_an_interrupt_leaves_everything_as_it_was(
     ):
         out.write(line * 70_000)
         wait_for_temporary(folder, process)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert b"interrupted" in err
+    assert process.returncode == status
+    assert said in err
     assert b"Traceback" not in err
     assert names(folder) == (["db.iqdb"] if exists else [])
     assert (db.read_bytes() if exists else None) == before

@@ -1,8 +1,9 @@
 """Compiles formats/iqdb.ksy into a Python parser, where the Kaitai Struct compiler can be had.
 
-    npm install --prefix /some/folder kaitai-struct-compiler js-yaml && pip install kaitaistruct
+    npm install --prefix /some/folder kaitai-struct-compiler js-yaml
     NODE_PATH=/some/folder/node_modules pytest tests/formats/test_kaitai.py
 
+which is what the gate does where npm is there (.ci/run). A run of the tests by hand fetches nothing.
 The compiler for the Java machine, `kaitai-struct-compiler` on the path, does as well.
 """
 

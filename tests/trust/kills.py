@@ -1,10 +1,10 @@
 """Processes that are killed while they write, and a supervisor that remembers what they were promised.
 
-A server process has everything imported and forks a worker for each run, so that a kill costs
-milliseconds. A worker does a command through the same code as the command line or Python would, says
-through a pipe what it is about to write and what was acknowledged, and kills itself at a chosen file
-operation, or is killed by the supervisor at a random moment. A killed process loses nothing that it
-has written, under any policy: what was acknowledged is there, and of the write under way all or nothing.
+A worker (kill_worker.py) says through a pipe what it is about to write and what was acknowledged, and
+kills itself at a chosen file operation, or is killed by the supervisor at a random moment. A killed process
+loses nothing that it has written, under any policy: what was acknowledged is there, and of the write under
+way all or nothing. A command that writes another file (kill_outputs.py) leaves it absent or complete, and
+what it read untouched; the same command run again leaves nothing else behind.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -28,46 +29,12 @@ if HERE not in sys.path:
     sys.path.insert(0, HERE)
 
 from faults import scratch  # noqa: E402
+from kill_outputs import OUTPUTS, check_output, prepare  # noqa: E402
+from kill_worker import ACTIONS, DIM, INDEXES, POLICIES  # noqa: E402
 from workloads import HNSW, IVF  # noqa: E402
 
 from iqdb_core import DatabaseNotFoundError, FlatConfig, Iqdb, IqdbConfig  # noqa: E402
 from iqdb_core.verification import verify  # noqa: E402
-
-DIM = 3
-EXPORTED = "out.jsonl"
-ACTIONS = (
-    "create",
-    "import",
-    "import new",
-    "upsert",
-    "delete",
-    "compact",
-    "recompress",
-    "optimize",
-    "recall",
-    "export",
-    "bulk",
-    "single",
-    "batch",
-)
-INDEXES = {
-    "flat": [],
-    "hnsw": ["--m", "4", "--ef-construction", "8"],
-    "ivf": ["--n-clusters", "4", "--n-probes", "1"],
-}
-POLICIES = ("always", "periodic:0.002", "never")
-OPERATIONS = (
-    "create",
-    "write",
-    "truncate",
-    "sync",
-    "sync_data",
-    "sync_directory",
-    "rename",
-    "link",
-    "unlink",
-    "copy_permissions",
-)
 
 
 @dataclass
@@ -84,175 +51,6 @@ class KillTally:
         """Return the sum of two tallies."""
         mine, theirs = vars(self), vars(other)
         return KillTally(**{name: mine[name] + theirs[name] for name in mine})
-
-
-# --- In the server and its workers --------------------------------------------------------------
-
-
-def _records(ids: list[int], value: int) -> list[str]:
-    return [json.dumps({"id": i, "vector": [i, value, 1], "metadata": {"v": value}}) for i in ids]
-
-
-def _arm(point: int) -> None:
-    """Let this process kill itself at its n-th changing file operation, before or after it."""
-    from iqdb_cli.output import Output
-    from iqdb_core.storage.files import FileSystem
-
-    left = [point]
-
-    def count() -> None:
-        left[0] -= 1
-        if left[0] == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def wrap(owner: Any, name: str) -> None:
-        original = getattr(owner, name)
-
-        def operation(*arguments: Any, **named: Any) -> Any:
-            count()
-            result = original(*arguments, **named)
-            count()
-            return result
-
-        setattr(owner, name, operation)
-
-    for name in OPERATIONS:
-        wrap(FileSystem, name)
-    # What an export writes is no part of a database.
-    wrap(Output, "_drain")
-    wrap(os, "replace")
-
-
-def _index(value: int) -> list[str]:
-    kind = list(INDEXES)[value % len(INDEXES)]
-    return ["--index", kind, *INDEXES[kind]]
-
-
-def _command(*arguments: str) -> None:
-    from iqdb_cli.__main__ import main
-
-    sys.argv = ["iqdb", *arguments]
-    status = main()
-    if status:
-        raise RuntimeError(f"{arguments} ended with {status}")
-
-
-def _work(order: dict[str, Any], tell: Any) -> None:
-    """Do one action; `tell` what is about to be written (a dict, id -> value or None) and acknowledged."""
-    from workloads import batch_of
-
-    path, folder, action = order["path"], Path(order["path"]).parent, order["action"]
-    ids, value = order["ids"], order["value"]
-    change = {str(i): value for i in ids}
-    if action in ("import", "upsert"):
-        source = folder / "source.jsonl"
-        source.write_text("\n".join(_records(ids, value)) + "\n")
-        tell({"begin": change})
-        _command(action, path, str(source))
-        tell({"ack": True})
-    elif action == "import new":
-        source = folder / "source.jsonl"
-        source.write_text("\n".join(_records(ids, value)) + "\n")
-        tell({"begin": change})
-        _command("import", path, str(source), "--metric", "euclidean", *_index(value))
-        tell({"ack": True})
-    elif action == "create":
-        tell({"begin": {}})
-        _command("create", path, "--dim", str(DIM), "--metric", "euclidean", *_index(value))
-        tell({"ack": True})
-    elif action == "optimize":
-        tell({"begin": {}})
-        _command("optimize", path, *_index(value), "--sample", "3")
-        tell({"ack": True})
-    elif action == "recall":
-        tell({"begin": {}})
-        _command("recall", path, "--target", "0.2", "--save", "--k", "2", "--sample", "4")
-        tell({"ack": True})
-    elif action == "export":
-        tell({"begin": {}})
-        _command("export", path, "-o", str(folder / EXPORTED), "--force")
-        tell({"ack": True})
-    elif action == "delete":
-        tell({"begin": dict.fromkeys(change)})
-        _command("delete", path, *map(str, ids))
-        tell({"ack": True})
-    elif action in ("compact", "recompress"):
-        tell({"begin": {}})
-        compression = (
-            ["--compression", ("none", "lz4", "zstd:1")[value % 3]] if action == "recompress" else []
-        )
-        _command("compact", path, *compression)
-        tell({"ack": True})
-    else:
-        db = Iqdb.open_existing(path, fsync=order["policy"], threads=1, auto_compact=order["auto_compact"])
-        if action == "bulk":
-            tell({"begin": change})
-            batch = batch_of(ids, [0] * len(ids), [{"v": value}] * len(ids))
-            batch.vectors[:] = [[i, value, 1] for i in ids]
-            db.bulk_load([batch])
-            tell({"ack": True})
-        elif action == "batch":
-            for start in range(0, len(ids), 4):
-                some = ids[start : start + 4]
-                tell({"begin": {str(i): value for i in some}})
-                db.upsert_many(some, [[i, value, 1] for i in some], [{"v": value}] * len(some))
-                tell({"ack": True})
-        else:
-            for n, i in enumerate(ids):
-                if n % 5 == 4:
-                    tell({"begin": {str(ids[n - 1]): None}})
-                    db.delete(ids[n - 1])
-                    tell({"ack": True})
-                tell({"begin": {str(i): value}})
-                db.upsert(i, [i, value, 1], {"v": value})
-                tell({"ack": True})
-        db.close(compact=order["compact_at_close"])
-    tell({"done": True})
-
-
-def _run_worker(order: dict[str, Any]) -> None:
-    os.setpgid(0, 0)
-    channel = os.open(order["pipe"], os.O_WRONLY)
-
-    def tell(message: dict[str, Any]) -> None:
-        os.write(channel, json.dumps(message).encode() + b"\n")
-
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    os.dup2(null, 1)
-    tell({"pid": os.getpid()})
-    if order["point"]:
-        _arm(order["point"])
-    try:
-        _work(order, tell)
-    except BaseException as error:  # noqa: BLE001 - the supervisor wants to know about anything
-        tell({"error": f"{type(error).__name__}: {error}"})
-    os._exit(0)
-
-
-def serve() -> None:
-    """Fork a worker for every line of standard input; say how it ended."""
-    import numpy as np
-
-    import iqdb_cli.app
-    import iqdb_cli.commands.compact
-    import iqdb_cli.commands.create
-    import iqdb_cli.commands.delete
-    import iqdb_cli.commands.export
-    import iqdb_cli.commands.import_
-    import iqdb_cli.commands.optimize
-    import iqdb_cli.commands.recall
-    import iqdb_cli.commands.upsert  # noqa: F401
-    import iqdb_core.bulk
-    import iqdb_core.fold  # noqa: F401
-
-    assert np is not None
-    for line in sys.stdin:
-        pid = os.fork()
-        if pid == 0:
-            _run_worker(json.loads(line))
-        _, status = os.waitpid(pid, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
 
 
 # --- The supervisor -----------------------------------------------------------------------------
@@ -280,7 +78,7 @@ class Supervisor:
         self._state: dict[int, int] | None = None
         self._value = 0
         self._server = subprocess.Popen(
-            [sys.executable, str(Path(__file__))],
+            [sys.executable, str(Path(HERE) / "kill_worker.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -308,15 +106,17 @@ class Supervisor:
         """
         self._value += 1
         if action in ("create", "import new"):
-            self._remove()
-        elif self._state is None or action == "recall":
-            # What recall tunes is an index that has something to tune.
-            self._create("ivf" if action == "recall" else self._rng.choice(list(INDEXES)))
+            # What a killed creation leaves stays for the next one, which removes it.
+            self._remove(keep=".tmp-")
+        elif self._state is None or action in ("recall", "repair"):
+            # What recall tunes is an index that has something to tune, and repair leaves it out.
+            self._create("ivf" if action in ("recall", "repair") else self._rng.choice(list(INDEXES)))
         ids = sorted(self._rng.sample(range(60), self._rng.randint(6, 24)))
-        if action in ("delete", "compact", "recompress", "optimize", "recall", "export"):
+        if action in OUTPUTS or action in ("delete", "compact", "recompress", "optimize", "recall"):
             # So that there is something to delete, and a log to fold.
             self._upsert(ids[:8])
             ids = ids[:8]
+        before = prepare(action, self._path) if action in OUTPUTS else {}
         order = {
             "path": str(self._path),
             "pipe": str(self._pipe),
@@ -333,7 +133,11 @@ class Supervisor:
         self.tally.kills += killed
         self.tally.chosen += killed and bool(point)
         try:
+            self._check_untouched(before)
             self._check(messages, killed=killed)
+            if action in OUTPUTS:
+                self._check_outputs(order, before, killed=killed)
+            self._check_folder(finished=not killed)
         except Exception as error:
             self.tally.lost += 1
             raise LostError(
@@ -402,21 +206,38 @@ class Supervisor:
             assert found == self._read(read_only=True)
             report = verify(self._path, threads=1)
             assert report.ok, report.findings
-            self._check_exported(found)
-            left = {entry.name for entry in self._folder.iterdir()}
-            left -= {"a.iqdb", "a.iqdb.wal", "pipe", "source.jsonl", EXPORTED}
-            assert not left, f"left behind: {left}"
         self._state = found
 
-    def _check_exported(self, found: dict[int, int]) -> None:
-        """The file of an export is there when all of it is written; nobody but its user removes the rest."""
-        for entry in self._folder.glob(f".{EXPORTED}.*.tmp"):
-            entry.unlink()
-        target = self._folder / EXPORTED
-        if target.exists():
-            records = [json.loads(line) for line in target.read_text().splitlines()]
-            assert {record["id"]: record["vector"][1] for record in records} == found, "half an export"
-            target.unlink()
+    def _check_outputs(self, order: dict[str, Any], before: dict[str, bytes], *, killed: bool) -> None:
+        """The command's own files are absent or complete, and complete when it is run again."""
+        action = order["action"]
+        there = check_output(action, self._folder, self._state or {})
+        assert there or killed, "nothing was written"
+        if killed:
+            # The next run finds what the killed one left, and leaves nothing but what it is for.
+            OUTPUTS[action].clear(self._folder)
+            again, messages = self._watch(order | {"point": 0}, None)
+            assert not again
+            assert "done" in messages[-1], messages
+            assert check_output(action, self._folder, self._state or {})
+        OUTPUTS[action].clear(self._folder)
+        sources = {name: data for name, data in before.items() if not name.startswith("a.iqdb")}
+        self._check_untouched(sources)
+        for name in sources:
+            (self._folder / name).unlink()
+
+    def _check_untouched(self, before: dict[str, bytes]) -> None:
+        """What a command only reads is as it was."""
+        for name, data in before.items():
+            assert (self._folder / name).read_bytes() == data, f"{name} was changed"
+
+    def _check_folder(self, *, finished: bool) -> None:
+        """Nothing stays that nobody would remove: the next writer sweeps, or the next creation."""
+        if self._state is None and not finished:
+            return
+        left = {entry.name for entry in self._folder.iterdir()}
+        left -= {"a.iqdb", "a.iqdb.wal", "pipe", "source.jsonl"}
+        assert not left, f"left behind: {left}"
 
     def _read(self, *, read_only: bool) -> dict[int, int] | None:
         try:
@@ -447,9 +268,9 @@ class Supervisor:
         db.close(compact=False)
         self._state = {**(self._state or {}), **dict.fromkeys(ids, value)}
 
-    def _remove(self) -> None:
+    def _remove(self, *, keep: str = "?") -> None:
         for entry in self._folder.iterdir():
-            if entry != self._pipe:
+            if entry != self._pipe and keep not in entry.name:
                 entry.unlink()
         self._state = None
 
@@ -464,7 +285,7 @@ def chosen_points(supervisor: Supervisor, action: str, limit: int, rng: random.R
         point += step
 
 
-def run(seed: int, *, random_kills: int, points: int, actions: tuple[str, ...] = ACTIONS) -> KillTally:
+def run(seed: int, *, random_kills: int, points: int, actions: Sequence[str] = tuple(ACTIONS)) -> KillTally:
     """Kill workers at chosen points of every action, and at random moments of random ones."""
     rng = random.Random(seed)
     with Supervisor(seed) as supervisor:
@@ -473,7 +294,3 @@ def run(seed: int, *, random_kills: int, points: int, actions: tuple[str, ...] =
         for _ in range(random_kills):
             supervisor.run(rng.choice(actions), delay_seconds=rng.random() * 0.09)
         return supervisor.tally
-
-
-if __name__ == "__main__":
-    serve()

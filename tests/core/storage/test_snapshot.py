@@ -23,7 +23,7 @@ from iqdb_core.errors import (
     UnsupportedVersionError,
 )
 from iqdb_core.records import Ids
-from iqdb_core.storage import layout
+from iqdb_core.storage import layout, stored_metadata
 from iqdb_core.storage.layout import (
     decode_header,
     decode_section_table,
@@ -626,3 +626,21 @@ def test_threads_may_share_a_snapshot(
         for start, found in enumerate(pool.map(look, range(8))):
             rows = range(start, 5000, 97)
             assert found == [(True, {"n": row}, batch.vectors[row].tobytes()) for row in rows]
+
+
+def test_opened_groups_are_kept_by_the_number_of_their_columns(
+    image: Callable[..., bytes], records: Callable[..., RecordBatch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = 3 * layout.GROUP_ROWS
+    snapshot = Snapshot.from_buffer(
+        bytearray(image(records(range(rows), 1, metadata=[{"a": 1, "b": 2}] * rows)))
+    )
+    monkeypatch.setattr(stored_metadata, "_CACHED_COLUMNS", 4)
+    kept = snapshot._metadata
+    first = snapshot.group(0)
+    assert snapshot.group(1) is not first
+    assert snapshot.group(0) is first
+    snapshot.group(2)
+    assert list(kept._opened) == [2]
+    assert kept._opened_columns == 2
+    assert [snapshot.metadata_at(row) for row in (0, rows // 2, rows - 1)] == [{"a": 1, "b": 2}] * 3
