@@ -17,7 +17,7 @@ from iqdb_core import (
     IqdbConfig,
     StructureError,
 )
-from iqdb_core.index import hnsw
+from iqdb_core.index import hnsw_build
 from iqdb_core.types import DistanceMetric
 from iqdb_core.verification import verify
 
@@ -127,12 +127,12 @@ def test_coarse_codes_that_are_not_those_of_the_codes_are_not_stored(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
 ) -> None:
     assert not verify(path).findings
-    right = hnsw.coarsened
+    right = hnsw_build.coarsened
 
     def spoilt(codes: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray]:
         coarse, lengths = right(codes, threads)
         if len(codes) == SPOILT:  # of the build; a check compares part by part
-            monkeypatch.setattr(hnsw, "coarsened", right)
+            monkeypatch.setattr(hnsw_build, "coarsened", right)
             if wrong == "hnsw.coarse":
                 coarse[17, 3] ^= 0x10
             else:
@@ -141,9 +141,9 @@ def test_coarse_codes_that_are_not_those_of_the_codes_are_not_stored(
 
     config = IqdbConfig(dim=DIM, index=HnswConfig(m=8, ef_construction=50), auto_compact=None)
     with Iqdb.create(tmp_path / "d.iqdb", config) as db:
-        monkeypatch.setattr(hnsw, "coarsened", spoilt)
+        monkeypatch.setattr(hnsw_build, "coarsened", spoilt)
         db.upsert_many(np.arange(SPOILT), rows_of(SPOILT, 2))
         with pytest.raises(StructureError, match=f"{wrong} is an array that is not what the vectors give"):
             db.compact()
-        monkeypatch.setattr(hnsw, "coarsened", right)
+        monkeypatch.setattr(hnsw_build, "coarsened", right)
         db.compact()
