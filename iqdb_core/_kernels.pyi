@@ -192,7 +192,7 @@ def encode_codes(model: Buffer, rows: Buffer, out_codes: Buffer, out_lengths: Bu
         threads: At most so many threads.
     """
 
-def extend_graph(metric: int, codes: Buffer, lengths: Buffer, links: Buffer, entries: Buffer, fresh: Buffer, m: int, ef_construction: int, seed: int, threads: int = 1, coarse: Buffer | None = None, coarse_lengths: Buffer | None = None) -> list[int]:
+def extend_graph(metric: int, codes: Buffer, lengths: Buffer, links: Buffer, entries: Buffer, fresh: Buffer, m: int, ef_construction: int, seed: int, threads: int = 1, coarse: Buffer | None = None, coarse_lengths: Buffer | None = None, model: Buffer | None = None, norms: Buffer | None = None) -> list[int]:
     """
     Insert rows into a graph, and return its entries.
 
@@ -209,6 +209,8 @@ def extend_graph(metric: int, codes: Buffer, lengths: Buffer, links: Buffer, ent
         threads: At most so many threads; the result does not depend on it.
         coarse: uint8[n, coarse stride], as coarsen_codes writes it: what walks are to read. None: the codes.
         coarse_lengths: int32[n], with it.
+        model: float64, as train_codes returns it.
+        norms: float32[n], for inner products: also link rows to those with the greatest products. None: do not.
     """
 
 def carry_graph(metric: int, codes: Buffer, lengths: Buffer, links: Buffer, old_links: Buffer, old_entries: Buffer, target: Buffer, m: int, ef_construction: int, threads: int = 1) -> list[int]:

@@ -227,9 +227,27 @@ def _members(type_: ColumnType, values: StoredValues, wanted: Sequence[Any]) -> 
 def _strings(values: StoredValues, needle: Any, test: Callable[[StringValues, Any], Bools]) -> Bools:
     """Test each string, or each entry of a dictionary and then each code."""
     if isinstance(values, DictionaryValues):
-        return test(values.entries, needle)[values.codes]
+        return _of_entries(test(values.entries, needle), values.codes)
     assert isinstance(values, StringValues)
     return test(values, needle)
+
+
+def _of_entries(hits: Bools, codes: NDArray[np.uint16]) -> Bools:
+    """Return `hits[codes]`. Entries ascend, so that those that hit mostly form a run of codes."""
+    found = np.flatnonzero(hits)
+    if not len(found):
+        return np.zeros(len(codes), np.bool_)
+    first, last = int(found[0]), int(found[-1])
+    if last - first + 1 != len(found):
+        return hits[codes]
+    result: Bools
+    if first == last:
+        result = codes == np.uint16(first)
+    elif first == 0:
+        result = codes <= np.uint16(last)
+    else:
+        result = (codes >= np.uint16(first)) & (codes <= np.uint16(last))
+    return result
 
 
 def _signs(strings: StringValues, needle: bytes) -> NDArray[np.int8]:

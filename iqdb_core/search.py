@@ -101,7 +101,7 @@ def search_candidates(
 ) -> TopK | None:
     """Search those rows of the snapshot that `View.base_candidates` gave."""
     k = min(request.k, view.n_base)
-    if k == 0:
+    if k == 0 or n_queries == 0:
         return None
     base = view.base
     vectors = base.vectors()

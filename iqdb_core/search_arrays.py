@@ -48,6 +48,27 @@ def search_arrays(
     return _merged_ids(view, rows, n_base_rows), distances
 
 
+def search_arrays_of_one(
+    view: View, queries: object, k: object, ef: object, n_probes: object
+) -> tuple[NDArray[Any], NDArray[np.float64]] | None:
+    """Return what `search_arrays` would of a single query over all records, by the shortest way.
+
+    None says to ask `search_arrays`, or that the arguments have to be checked.
+    """
+    if not isinstance(queries, np.ndarray) or queries.ndim != 2 or len(queries) != 1:
+        return None
+    base = view.base
+    found = base.nearest(queries[0], k, ef, n_probes)
+    if found is None:
+        return None
+    rows, distances = found
+    if base.snapshot.header.id_encoding == ID_ENCODING_U64:
+        ids: NDArray[Any] = np.array(base.ids(rows), np.uint64)
+    else:
+        ids = _objects(base.ids(rows))
+    return ids[np.newaxis], np.array(distances)[np.newaxis]
+
+
 def _arrays(out: TopK, n_queries: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     shape = (n_queries, out.k)
     return np.frombuffer(out.rows, np.int64).reshape(shape), np.frombuffer(out.distances).reshape(shape)

@@ -213,10 +213,16 @@ class Searching:
             objects. Where a query has fewer than w hits (with a filter or a maximal distance), the
             rest of its row has the distance infinity and the id 0 (None among objects).
         """
-        from iqdb_core.search_arrays import search_arrays
+        from iqdb_core.search_arrays import search_arrays, search_arrays_of_one
         from iqdb_core.sources import many_vectors
 
         store = self._store
+        if filter is None and not exact and max_distance is None:
+            whole = store.view()
+            if whole.is_whole:
+                found = search_arrays_of_one(whole, queries, k, ef, n_probes)
+                if found is not None:
+                    return found
         view = store.lease()
         try:
             dim = view.base.snapshot.dim

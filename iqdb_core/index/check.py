@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from iqdb_core import _kernels
-from iqdb_core.index.codes import code_stride
+from iqdb_core.index.codes import MODEL_HEAD, code_stride
 from iqdb_core.types import DistanceMetric
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ MISLEADS: Final = (
 )
 
 _SLAB_BYTES: Final = 2 << 20
+_F32_MAX: Final = float(np.finfo(np.float32).max)  # means are used as f32
 
 
 class Fault(NamedTuple):
@@ -129,7 +130,7 @@ class Checked:
 
     def model(self, name: str, array: NDArray[np.float64], *, unit_length: bool) -> bool:
         """Check the mapping of components to codes."""
-        if not bool(np.isfinite(array).all()):
+        if not bool(np.isfinite(array[:MODEL_HEAD]).all() and (abs(array[MODEL_HEAD:]) <= _F32_MAX).all()):
             problem = "holds what is no finite number"
         elif array[0] != float(unit_length):
             problem = f"begins with {array[0]:g}, expected {float(unit_length):g} under this metric"

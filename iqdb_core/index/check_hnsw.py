@@ -19,8 +19,8 @@ from iqdb_core.index.hnsw import (
     LINKS,
     MODEL,
     NORMS,
-    coarsened,
 )
+from iqdb_core.index.hnsw_build import coarsened
 from iqdb_core.types import DistanceMetric
 
 if TYPE_CHECKING:

@@ -10,7 +10,14 @@ from iqdb_core import _kernels
 from iqdb_core.index import ivf
 from iqdb_core.index.check import Codes
 from iqdb_core.index.codes import MODEL_HEAD
-from iqdb_core.index.ivf_product import HALF_ROWS, HALF_WORDS, MAX_WORDS, ProductQuantiser, unpack_halves
+from iqdb_core.index.ivf_product import (
+    HALF_ROWS,
+    HALF_WORDS,
+    MAX_WORDS,
+    ProductQuantiser,
+    pack_halves,
+    unpack_halves,
+)
 from iqdb_core.types import DistanceMetric
 
 if TYPE_CHECKING:
@@ -132,6 +139,9 @@ class _Lists:
         self._product_codes = codes
         if words <= HALF_WORDS:
             self._product_codes = unpack_halves(codes, self._offsets, parts)
+            if not np.array_equal(codes, pack_halves(self._product_codes, self._offsets)):
+                problem = "is not zero where there is no row or no part"
+                found.fault(ivf.PQ_CODES, problem, _UNUSED)
         beyond = int(np.count_nonzero(self._product_codes >= words))
         if beyond:
             found.fault(ivf.PQ_CODES, f"has {beyond} codes that no word has; there are {words} words")

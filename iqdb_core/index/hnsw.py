@@ -21,11 +21,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from iqdb_core import _kernels
 from iqdb_core.bitmap import count_ones
 from iqdb_core.index.codes import (
-    CODED_METRICS,
     CODED_TAGS,
     MODEL_HEAD,
     CodedScan,
-    code_stride,
     vector_blocks,
 )
 from iqdb_core.index.flat import scan
@@ -37,7 +35,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from iqdb_core.config import HnswConfig, IqdbConfig
+    from iqdb_core.config import IqdbConfig
     from iqdb_core.index.protocol import (
         ArrayReader,
         Buffer,
@@ -59,15 +57,6 @@ BOUNDS: Final = "hnsw.bounds"
 LINKS: Final = "hnsw.links"
 ENTRIES: Final = "hnsw.entries"
 
-_COARSE_GROUP: Final = 64  # components in 32 bytes of a coarse code
-# Graphs are built by coarse codes from this many bytes a code on, and keep them for walks where a walk gains
-# more by them than a file should grow for.
-_COARSE_BUILD: Final = 128
-_COARSE_STORED: Final = 192
-_NO_ROW: Final = 0xFFFFFFFF
-_SAMPLE_ROWS: Final = 65_536
-_SAMPLE_BYTES: Final = 64 << 20
-_SLAB_BYTES: Final = 8 << 20
 # Codes order near neighbours slightly wrongly, so more than k rows are scored by their vectors.
 _SCORED_PER_HIT: Final = 1
 _SCORED_AT_LEAST: Final = 10
@@ -116,7 +105,7 @@ class HnswIndex:
         self._ef_search = int(settings["ef_search"])
         self._filter_widen = int(settings["filter_widen"])
         self._arrays = arrays
-        self._opened: _OpenGraph | None = None
+        self._opened: OpenGraph | None = None
         self._coded = CodedScan(metric_tag, n_rows, arrays, "hnsw")
         self._lock = threading.Lock()
 
@@ -132,13 +121,9 @@ class HnswIndex:
         """Return the graph over all rows."""
         if vectors.n_rows == 0 or config.metric is DistanceMetric.HAMMING:
             return {}
-        import numpy as np
+        from iqdb_core.index.hnsw_build import built
 
-        codes = _Codes(config, vectors, _trained(config, vectors))
-        rows = np.arange(vectors.n_rows)
-        codes.encode(vectors, rows, threads)
-        links = np.empty((vectors.n_rows, 2 * _settings(config).m), np.uint32)
-        return codes.linked(links, np.empty(0, np.uint32), rows, threads)
+        return built(config, vectors, threads)
 
     def update(
         self, config: IqdbConfig, vectors: VectorReader, origin: NDArray[Any], threads: int
@@ -148,36 +133,12 @@ class HnswIndex:
         The mapping of components to codes stays as it was trained. When most rows are new everything
         is built afresh.
         """
-        import numpy as np
+        from iqdb_core.index.hnsw_build import updated
 
-        kept = np.flatnonzero(origin >= 0)
         graph = self._graph()
-        settings = _settings(config)
-        if graph is None or 2 * len(kept) < vectors.n_rows or graph.degree != 2 * settings.m:
+        if graph is None or vectors.n_rows == 0:
             return self.build(config, vectors, threads)
-        codes = _Codes(config, vectors, graph.whole(MODEL))
-        if graph.has_bounds or config.metric not in CODED_METRICS:
-            codes.copy(graph, kept, origin[kept])
-        else:
-            codes.encode(vectors, kept, threads)
-        target = np.full(self._n_rows, _NO_ROW, np.uint32)
-        target[origin[kept]] = kept
-        links = np.full((vectors.n_rows, graph.degree), _NO_ROW, np.uint32)
-        entries = _kernels.carry_graph(
-            self._metric,
-            codes.codes,
-            codes.lengths,
-            links,
-            graph.whole(LINKS),
-            graph.whole(ENTRIES),
-            target,
-            settings.m,
-            settings.ef_construction,
-            threads,
-        )
-        fresh = np.flatnonzero(origin < 0)
-        codes.encode(vectors, fresh, threads)
-        return codes.linked(links, np.array(entries, np.uint32), fresh, threads)
+        return updated(graph, self._n_rows, config, vectors, origin, threads)
 
     def search(
         self,
@@ -321,15 +282,15 @@ class HnswIndex:
         out.counts[query] = one.counts[0]
         return damaged
 
-    def _graph(self) -> _OpenGraph | None:
+    def _graph(self) -> OpenGraph | None:
         """Return the stored graph, opened once; None when the snapshot has none that can be used."""
         with self._lock:
             if self._opened is None and self._n_rows:
-                self._opened = _OpenGraph.of(self._metric, self._arrays)
+                self._opened = OpenGraph.of(self._metric, self._arrays)
             return self._opened
 
 
-class _OpenGraph:
+class OpenGraph:
     """The arrays of a snapshot's graph and the kernel's view of them."""
 
     __slots__ = ("arrays", "degree", "stored")
@@ -355,7 +316,8 @@ class _OpenGraph:
         )
 
     @classmethod
-    def of(cls, metric: int, reader: ArrayReader) -> _OpenGraph | None:
+    def of(cls, metric: int, reader: ArrayReader) -> OpenGraph | None:
+        """Return the graph that a snapshot has; None when an array of it is missing."""
         found = {name: reader(name) for name in _ARRAYS}
         arrays = {name: stored for name, stored in found.items() if stored is not None}
         if COARSE_LENGTHS not in arrays:
@@ -378,109 +340,3 @@ class _OpenGraph:
     def whole(self, name: str) -> memoryview:
         """Return an array, all of it verified."""
         return self.arrays[name].verified()
-
-
-class _Codes:
-    """The codes of all rows of a new snapshot, and the graph over them once it is linked."""
-
-    def __init__(self, config: IqdbConfig, vectors: VectorReader, model: Buffer) -> None:
-        import numpy as np
-
-        self._config = config
-        n_rows, dim = vectors.n_rows, vectors.dim
-        self.model = np.asarray(model, np.float64)
-        self.codes = np.empty((n_rows, code_stride(dim)), np.uint8)
-        self.lengths = np.empty(n_rows, np.int32)
-        self.norms = np.empty(n_rows, np.float32)
-        self.bounds = np.empty((2, n_rows), np.float32)
-
-    def encode(self, vectors: VectorReader, rows: NDArray[Any], threads: int) -> None:
-        """Encode rows of the new snapshot, a slab at a time."""
-        import numpy as np
-
-        at_once = max(1, _SLAB_BYTES // (4 * vectors.dim))
-        for start in range(0, len(rows), at_once):
-            part = rows[start : start + at_once]
-            codes = np.empty((len(part), self.codes.shape[1]), np.uint8)
-            lengths = np.empty(len(part), np.int32)
-            norms = np.empty(len(part), np.float32)
-            bounds = np.empty((2, len(part)), np.float32)
-            _kernels.encode_codes(self.model, vectors.take(part), codes, lengths, norms, bounds, threads)
-            self.codes[part] = codes
-            self.lengths[part] = lengths
-            self.norms[part] = norms
-            self.bounds[:, part] = bounds
-
-    def copy(self, graph: _OpenGraph, rows: NDArray[Any], old_rows: NDArray[Any]) -> None:
-        """Take over the codes of rows that were in the old snapshot."""
-        import numpy as np
-
-        self.codes[rows] = np.asarray(graph.whole(CODES))[old_rows]
-        self.lengths[rows] = np.asarray(graph.whole(LENGTHS))[old_rows]
-        if NORMS in graph.arrays:
-            self.norms[rows] = np.asarray(graph.whole(NORMS))[old_rows]
-        if graph.has_bounds:
-            self.bounds[:, rows] = np.asarray(graph.whole(BOUNDS))[:, old_rows]
-
-    def linked(
-        self, links: NDArray[Any], entries: NDArray[Any], fresh: NDArray[Any], threads: int
-    ) -> IndexArrays:
-        """Insert the fresh rows into the graph and return all arrays."""
-        import numpy as np
-
-        settings = _settings(self._config)
-        coarse = coarse_lengths = None
-        stride = self.codes.shape[1]
-        if stride >= _COARSE_BUILD:
-            coarse, coarse_lengths = coarsened(self.codes, threads)
-        entries = np.array(
-            _kernels.extend_graph(
-                self._config.metric.tag,
-                self.codes,
-                self.lengths,
-                links,
-                entries,
-                fresh.astype(np.uint32),
-                settings.m,
-                settings.ef_construction,
-                settings.seed,
-                threads,
-                coarse,
-                coarse_lengths,
-            ),
-            np.uint32,
-        )
-        arrays: dict[str, NDArray[Any]] = {MODEL: self.model, CODES: self.codes, LENGTHS: self.lengths}
-        if self._config.metric is DistanceMetric.DOT:
-            arrays[NORMS] = self.norms
-        if self._config.metric in CODED_METRICS:
-            arrays[BOUNDS] = self.bounds
-        arrays |= {LINKS: links, ENTRIES: entries}
-        if coarse is not None and coarse_lengths is not None and stride >= _COARSE_STORED:
-            arrays |= {COARSE: coarse, COARSE_LENGTHS: coarse_lengths}
-        return arrays
-
-
-def coarsened(codes: NDArray[Any], threads: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the coarse codes of codes, and their lengths."""
-    import numpy as np
-
-    n_rows, stride = codes.shape
-    coarse = np.empty((n_rows, -(-stride // _COARSE_GROUP) * (_COARSE_GROUP // 2)), np.uint8)
-    lengths = np.empty(n_rows, np.int32)
-    _kernels.coarsen_codes(codes, coarse, lengths, threads)
-    return coarse, lengths
-
-
-def _settings(config: IqdbConfig) -> HnswConfig:
-    settings: Any = config.index
-    return settings  # type: ignore[no-any-return]  # the caller chose this class by the settings' kind
-
-
-def _trained(config: IqdbConfig, vectors: VectorReader) -> NDArray[Any]:
-    """Return the code model of a fixed sample: the same rows give the same model."""
-    import numpy as np
-
-    count = min(vectors.n_rows, _SAMPLE_ROWS, max(1, _SAMPLE_BYTES // (4 * vectors.dim)))
-    rows = np.arange(count) * vectors.n_rows // count
-    return np.array(_kernels.train_codes(vectors.take(rows), config.metric.tag), np.float64)

@@ -54,6 +54,7 @@ PQ_BOOKS: Final = "ivf.pq_books"
 PQ_CODES: Final = "ivf.pq_codes"
 PQ_TERMS: Final = "ivf.pq_terms"
 
+_U64: Final = ("Q", "L")  # of NumPy's arrays and of a file's
 # What `StoredLists.search` says is damaged, by its number; the vectors come last.
 _PARTS: Final = ("", CODES, ROWS, LENGTHS, NORMS, PQ_CODES, PQ_TERMS)
 # Codes order near neighbours slightly wrongly, so more than k rows are scored by their vectors.
@@ -147,7 +148,7 @@ class IvfIndex:
         compared = n_clusters + n_probes * max(1, candidates // n_clusters)
         if exact or candidates <= max(_SCANNED_AT_MOST, compared // _CODES_PER_VECTOR):
             return self._scan.search(vectors, queries, out, mask, max_distance, threads)
-        damaged = self._train_if_needed(vectors, threads)
+        damaged = self._train_if_needed(vectors, mask, threads)
         if damaged >= 0:
             return damaged
         lists = self._opened
@@ -257,10 +258,12 @@ class IvfIndex:
                 self._opened = OpenLists.of(self._metric, self._arrays)
             return self._opened
 
-    def _train_if_needed(self, vectors: VectorBlock, threads: int) -> int:
+    def _train_if_needed(self, vectors: VectorBlock, mask: Buffer | None, threads: int) -> int:
         """Train lists in memory where the snapshot has none. Returns a damaged block, or -1."""
         if self._stored() is not None or self._metric == DistanceMetric.HAMMING.tag:
             return -1
+        if mask is not None and vectors.block_crcs is None:
+            return -1  # of compressed vectors those under the mask may be all that is decoded
         from iqdb_core.index.ivf_build import ListBuilder, StoredVectors
 
         with self._lock:
@@ -299,8 +302,9 @@ class OpenLists:
 
     def __init__(self, metric: int, arrays: Mapping[str, StoredArray]) -> None:
         self.arrays = arrays
-        if len(arrays[CHANGES].buffer) != 1:
-            raise ValueError(CHANGES)
+        changes = arrays[CHANGES].buffer
+        if len(changes) != 1 or memoryview(changes).format not in _U64:
+            raise ValueError("changes must be one uint64")
 
         def buffer(name: str) -> Any:
             return arrays[name].buffer if name in arrays else None

@@ -175,8 +175,9 @@ class StoredVectors:
         if block.block_crcs is None or block.verified is None:
             return -1
         blocks = len(memoryview(block.verified))
+        stored = memoryview(block.buffer).cast("B")
         return _kernels.verify_blocks(
-            block.buffer, block.block_crcs, block.verified, block.crc_prefix, 0, blocks, threads
+            stored, block.block_crcs, block.verified, block.crc_prefix, 0, blocks, threads
         )
 
     def slabs(self, rows_per_slab: int) -> Iterator[NDArray[Any]]:

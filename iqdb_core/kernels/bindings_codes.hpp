@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -46,7 +47,11 @@ inline CodeModel model_of(const Buffer<const double>& model, std::size_t dim) {
   model.expect_at_least(kModelHead);
   const double* const p = model.data();
   for (std::size_t i = 0; i < model.size(); ++i) {
-    if (!std::isfinite(p[i])) model.fail("must be finite");
+    // Means are used as f32, and what is finite as f64 may not be so as f32.
+    if (!(std::abs(p[i]) <= (i < kModelHead ? std::numeric_limits<double>::max()
+                                            : double{std::numeric_limits<float>::max()}))) {
+      model.fail("must be finite");
+    }
   }
   CodeModel out{p[0] != 0.0, p[1], p[2], {}};
   if (out.scale <= 0.0 || out.norm_unit <= 0.0) model.fail("must have a positive scale and unit");

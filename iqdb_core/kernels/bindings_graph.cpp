@@ -119,7 +119,9 @@ std::vector<std::uint32_t> extend(int metric, BufferArg codes_arg, BufferArg len
                                   BufferArg entries_arg, BufferArg fresh_arg, std::int64_t m,
                                   std::int64_t ef_construction, std::uint64_t seed, std::int64_t threads,
                                   const std::optional<BufferArg>& coarse_arg,
-                                  const std::optional<BufferArg>& coarse_lengths_arg) {
+                                  const std::optional<BufferArg>& coarse_lengths_arg,
+                                  const std::optional<BufferArg>& model_arg,
+                                  const std::optional<BufferArg>& norms_arg) {
   const Buffer<const std::uint8_t> codes(codes_arg, "codes");
   const Buffer<const std::int32_t> lengths(lengths_arg, "lengths");
   const Buffer<std::uint32_t> links(links_arg, "links");
@@ -139,6 +141,18 @@ std::vector<std::uint32_t> extend(int metric, BufferArg codes_arg, BufferArg len
   check_links(build.entries.data(), build.entries.size(), build.codes.n, "entries");
   for (std::size_t node = 0; node < build.codes.n; ++node) {
     if (!is_fresh[node]) check_links(build.links + node * build.degree, build.degree, build.codes.n, "links");
+  }
+  std::optional<CodeModel> model;
+  std::optional<Buffer<const float>> norms;
+  if (norms_arg) {
+    if (!model_arg || metric != static_cast<int>(Metric::kDot))
+      throw nb::value_error("norms belong to a model and to inner products");
+    const Buffer<const double> items(*model_arg, "model");
+    items.expect_at_least(kModelHead + 1);
+    build.model = &model.emplace(model_of(items, items.size() - kModelHead));
+    if (code_stride(model->mean.size()) != build.codes.stride)
+      codes.fail("has rows of another length than the model's");
+    build.norms = norms.emplace(*norms_arg, "norms").expect_size(build.codes.n).data();
   }
   {
     const nb::gil_scoped_release released;
@@ -220,7 +234,7 @@ Args:
     threads: At most so many threads.)");
   m.def("extend_graph", &extend, "metric"_a, "codes"_a, "lengths"_a, "links"_a, "entries"_a, "fresh"_a, "m"_a,
         "ef_construction"_a, "seed"_a, "threads"_a = 1, "coarse"_a = nb::none(),
-        "coarse_lengths"_a = nb::none(),
+        "coarse_lengths"_a = nb::none(), "model"_a = nb::none(), "norms"_a = nb::none(),
         R"(Insert rows into a graph, and return its entries.
 
 Args:
@@ -235,7 +249,9 @@ Args:
     seed: Order of insertion.
     threads: At most so many threads; the result does not depend on it.
     coarse: uint8[n, coarse stride], as coarsen_codes writes it: what walks are to read. None: the codes.
-    coarse_lengths: int32[n], with it.)");
+    coarse_lengths: int32[n], with it.
+    model: float64, as train_codes returns it.
+    norms: float32[n], for inner products: also link rows to those with the greatest products. None: do not.)");
   m.def("carry_graph", &carry, "metric"_a, "codes"_a, "lengths"_a, "links"_a, "old_links"_a, "old_entries"_a,
         "target"_a, "m"_a, "ef_construction"_a, "threads"_a = 1,
         R"(Carry a graph over to new row numbers and repair it around rows that are gone; return its entries.

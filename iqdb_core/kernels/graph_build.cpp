@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "codes.hpp"
+#include "graph_products.hpp"
 #include "random.hpp"
 #include "threads.hpp"
 
@@ -115,6 +116,7 @@ class Builder {
       linked += count;
     }
     if (is_new) choose_entries(order);  // an extended graph keeps its entries
+    if (build_.norms != nullptr) link_products(kernels_, build_);
     connect();
   }
 

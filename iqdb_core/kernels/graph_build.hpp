@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "codes.hpp"
 #include "graph.hpp"
 
 namespace iqdb {
@@ -19,6 +20,9 @@ struct GraphBuild {
   std::span<const std::uint32_t> fresh;  // rows to insert, each once; all others are linked
   std::vector<std::uint32_t> entries;    // in: those of the linked part; out: those of the whole
   std::size_t threads;
+  // Of inner products: what codes stand for, and lengths, where nodes are to be linked by these too.
+  const CodeModel* model = nullptr;
+  const float* norms = nullptr;
 };
 
 // Inserts the fresh nodes. The result depends on the arguments but not on `threads`: nodes are

@@ -16,6 +16,7 @@ from iqdb_core.filters import Filter
 from iqdb_core.filters_eval import evaluate, evaluate_group
 from iqdb_core.records import MetadataColumns
 from iqdb_core.storage.columns import GroupView, encode_group
+from iqdb_core.storage.columns_reader import DictionaryValues, read_column
 
 # Few keys and values that collide, so that filters often match; the numbers sit where int64 and
 # float64 part ways.
@@ -332,3 +333,19 @@ def test_data_deeper_than_python_can_recurse_is_refused() -> None:
 def test_plain_data_that_is_no_filter_is_refused(data: Any, reason: str) -> None:
     with pytest.raises(InvalidFilterError, match=reason):
         Filter.from_dict(data)
+
+
+@given(
+    st.lists(st.sampled_from("abcdefg"), min_size=1, max_size=40),
+    st.sampled_from(["eq", "ne", "lt", "le", "gt", "ge"]),
+    st.sampled_from("abcdefgh"),
+)
+def test_entries_of_a_dictionary_are_compared_as_their_strings(texts: list[str], op: str, value: str) -> None:
+    # Many of each, so that they are stored in a dictionary.
+    records = [{"a": text} for text in texts * 8]
+    group = GroupView(encode_group(MetadataColumns.from_dicts(records)))
+    assert isinstance(read_column(group, group.columns[0]).values, DictionaryValues)
+    for condition in (getattr(Filter, op)("a", value), Filter.in_("a", [value, "c", "f"])):
+        found = evaluate_group(condition, group)
+        assert found.dtype == np.bool_
+        assert found.tolist() == [condition.matches(record) for record in records]

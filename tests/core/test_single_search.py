@@ -10,14 +10,17 @@ import pytest
 from iqdb_core import (
     ChecksumError,
     DimensionMismatchError,
+    FlatConfig,
     HnswConfig,
     InvalidParameterError,
     InvalidVectorError,
     Iqdb,
     IqdbConfig,
+    IvfConfig,
     StructureError,
+    search_arrays,
 )
-from iqdb_core.index import hnsw
+from iqdb_core.index import hnsw_build
 from iqdb_core.types import DistanceMetric
 from iqdb_core.verification import verify
 
@@ -122,17 +125,65 @@ def test_damage_is_reported_and_exact_search_goes_on(path: Path, tmp_path: Path)
         assert db.search(query, 5, exact=True) == true
 
 
+@pytest.mark.parametrize("ids", ["integers", "texts"])
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf"])
+def test_arrays_of_one_query_are_those_of_a_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, ids: str
+) -> None:
+    index = {
+        "flat": FlatConfig(),
+        "hnsw": HnswConfig(m=8, ef_construction=30),
+        "ivf": IvfConfig(n_clusters=20),
+    }
+    config = IqdbConfig(dim=DIM, index=index[kind], auto_compact=None)
+    with Iqdb.create(tmp_path / "a.iqdb", config) as db:
+        names = [f"row {i}" if ids == "texts" else i * 3 for i in range(3000)]
+        db.upsert_many(names, rows_of(3000, 2))
+        db.compact()
+        queries = rows_of(8, 3)
+        batch_ids, batch_distances = db.search_arrays(queries, 10)
+        asked: list[object] = []
+        if kind != "flat":
+            # What the short way answers, nobody else is asked.
+            monkeypatch.setattr(search_arrays, "search_arrays", lambda *args: asked.append(args))
+        for number in range(len(queries)):
+            found, distances = db.search_arrays(queries[number : number + 1], 10)
+            assert (found.dtype, distances.dtype) == (batch_ids.dtype, batch_distances.dtype)
+            assert found.tolist() == [batch_ids[number].tolist()]
+            assert distances.tolist() == [batch_distances[number].tolist()]
+        assert not asked
+
+
+def test_arrays_of_one_query_leave_what_is_unusual_to_the_long_way(path: Path) -> None:
+    query = rows_of(1, 3)
+    with Iqdb.open_existing(path, read_only=True) as db:
+        right = db.search_arrays(query, 10)
+        for same in (query.tolist(), query.astype(np.float64), np.asfortranarray(query)):
+            found = db.search_arrays(same, 10)
+            assert [part.tolist() for part in found] == [part.tolist() for part in right]
+        ids, distances = db.search_arrays(query, N + 5)
+        assert ids.shape == distances.shape == (1, N)
+        with pytest.raises(DimensionMismatchError):
+            db.search_arrays(query[:, :-1], 10)
+        with pytest.raises(InvalidVectorError):
+            db.search_arrays(query * np.float32(np.nan), 10)
+        with pytest.raises(InvalidParameterError):
+            db.search_arrays(query, 0)
+        with pytest.raises(InvalidParameterError):
+            db.search_arrays(query, 10, n_probes=3)
+
+
 @pytest.mark.parametrize("wrong", ["hnsw.coarse", "hnsw.coarse-lengths"])
 def test_coarse_codes_that_are_not_those_of_the_codes_are_not_stored(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
 ) -> None:
     assert not verify(path).findings
-    right = hnsw.coarsened
+    right = hnsw_build.coarsened
 
     def spoilt(codes: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray]:
         coarse, lengths = right(codes, threads)
         if len(codes) == SPOILT:  # of the build; a check compares part by part
-            monkeypatch.setattr(hnsw, "coarsened", right)
+            monkeypatch.setattr(hnsw_build, "coarsened", right)
             if wrong == "hnsw.coarse":
                 coarse[17, 3] ^= 0x10
             else:
@@ -141,9 +192,9 @@ def test_coarse_codes_that_are_not_those_of_the_codes_are_not_stored(
 
     config = IqdbConfig(dim=DIM, index=HnswConfig(m=8, ef_construction=50), auto_compact=None)
     with Iqdb.create(tmp_path / "d.iqdb", config) as db:
-        monkeypatch.setattr(hnsw, "coarsened", spoilt)
+        monkeypatch.setattr(hnsw_build, "coarsened", spoilt)
         db.upsert_many(np.arange(SPOILT), rows_of(SPOILT, 2))
         with pytest.raises(StructureError, match=f"{wrong} is an array that is not what the vectors give"):
             db.compact()
-        monkeypatch.setattr(hnsw, "coarsened", right)
+        monkeypatch.setattr(hnsw_build, "coarsened", right)
         db.compact()

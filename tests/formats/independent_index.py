@@ -46,7 +46,7 @@ def read_index(data: bytes, dtypes: dict[str, str]) -> dict[str, Part]:
 
 
 def near(a: float, b: float, tolerance: float = 1e-5) -> bool:
-    return abs(a - b) <= tolerance * max(1.0, abs(a), abs(b))
+    return math.isfinite(a) and abs(a - b) <= tolerance * max(1.0, abs(a), abs(b))
 
 
 class Model:
@@ -55,6 +55,7 @@ class Model:
     def __init__(self, part: Part, dim: int) -> None:
         require(part.shape == (3 + dim,), "shape of the model")
         self.unit, self.scale, self.norm_unit, *self.mean = part.values
+        require(all(map(math.isfinite, part.values)), "the model")
         require(self.unit in (0.0, 1.0) and self.scale > 0 and self.norm_unit > 0, "the model")
         self.stride = -(-dim // 32) * 32
 
@@ -75,6 +76,9 @@ def check_codes(
     """Codes, lengths and norms of the rows, which stand in this order."""
     codes = found[f"{prefix}.codes"]
     require(codes.shape == (len(vectors), model.stride), "shape of the codes")
+    for name in ("lengths", "norms"):
+        section = found.get(f"{prefix}.{name}")
+        require(section is None or section.shape == (len(vectors),), f"shape of the {name}")
     for place, row in enumerate(order):
         code = codes.row(place)
         require(list(code) == model.code(vectors[row]), f"code of row {row}")
@@ -90,8 +94,10 @@ def check_graph(found: dict[str, Part], metric: str, m: int, vectors: list[list[
     names = {"model", "codes", "lengths", "links", "entries"}
     names |= {"norms"} if metric == "dot" else set()
     names |= {"bounds"} if metric in ("cosine", "dot", "euclidean") else set()
-    require({f"hnsw.{name}" for name in names} == set(found), "sections of the graph")
-    model = Model(found["hnsw.model"], dim)
+    model = Model(found["hnsw.model"], dim) if "hnsw.model" in found else None
+    names |= {"coarse", "coarse-lengths"} if model and model.stride >= 192 else set()
+    require(model and {f"hnsw.{name}" for name in names} == set(found), "sections of the graph")
+    assert model
     require(model.unit == (metric in ("cosine", "dot")), "u")
     check_codes("hnsw", found, model, vectors, range(n))
     if "hnsw.bounds" in found:
@@ -103,8 +109,11 @@ def check_graph(found: dict[str, Part], metric: str, m: int, vectors: list[list[
             require(away <= r <= away * 1.001 + 1e-3, f"r of row {row}")
             whole = sum(c * c for c in code) - r * r
             require(p <= whole and near(p, whole), f"p of row {row}")
+    if "hnsw.coarse" in found:
+        check_coarse(found, n, model.stride)
     links, entries = found["hnsw.links"], found["hnsw.entries"].values
     require(links.shape == (n, 2 * m) and all(entry < n for entry in entries), "links and entries")
+    require(entries and len(set(entries)) == len(entries), "entries")
     reached, open_nodes = set(entries), list(entries)
     for node in range(n):
         named = [link for link in links.row(node) if link != NO_ROW]
@@ -115,6 +124,20 @@ def check_graph(found: dict[str, Part], metric: str, m: int, vectors: list[list[
         reached |= new
         open_nodes += new
     require(len(reached) == n, "nodes that cannot be reached")
+
+
+def check_coarse(found: dict[str, Part], n: int, stride: int) -> None:
+    """H2: the upper four bits."""
+    coarse, groups = found["hnsw.coarse"], -(-stride // 64)
+    require(coarse.shape == (n, 32 * groups), "shape of the coarse codes")
+    require(found["hnsw.coarse-lengths"].shape == (n,), "shape of the coarse lengths")
+    for row in range(n):
+        upper = [c >> 3 for c in found["hnsw.codes"].row(row)]
+        length = sum((8 * h + 4) ** 2 for h in upper)
+        require(found["hnsw.coarse-lengths"].values[row] == length, f"coarse length of row {row}")
+        upper += [0] * (64 * groups - stride)
+        pairs = [upper[64 * g + b] | upper[64 * g + 32 + b] << 4 for g in range(groups) for b in range(32)]
+        require(list(coarse.row(row)) == pairs, f"coarse code of row {row}")
 
 
 def check_lists(
@@ -134,6 +157,7 @@ def check_lists(
     centroids = found["ivf.centroids"]
     lists = centroids.shape[0]
     require(centroids.shape[1] == dim and lists <= settings["n_clusters"], "shape of the centroids")
+    require(all(map(math.isfinite, centroids.values)), "centroids")
     require(found["ivf.changes"].shape == (1,), "shape of the changes")
     offsets, rows = found["ivf.offsets"].values, found["ivf.rows"].values
     require(len(offsets) == lists + 1 and offsets[0] == 0 and offsets[-1] == n, "ends of the offsets")
@@ -166,8 +190,12 @@ def check_products(
     require(books.shape == (parts * words, width) and 0 < words <= 256, "shape of the codebooks")
     offsets, rows = found["ivf.offsets"].values, found["ivf.rows"].values
     halves = -(-parts // 2)
-    if words > 16:
-        require(codes.shape == (n, parts), "shape of the product codes")
+    n_blocks = sum(-(-(stop - start) // 32) for start, stop in pairwise(offsets))
+    shape = (n, parts) if words > 16 else (n_blocks, 32 * halves)
+    require(codes.shape == shape, "shape of the product codes")
+    terms = found.get("ivf.pq_terms")
+    require(terms is None or terms.shape == (n,), "shape of the terms")
+    require(all(map(math.isfinite, books.values)), "words")
     first_block = 0
     for number, (start, stop) in enumerate(pairwise(offsets)):
         blocks = [codes.row(first_block + i) for i in range(-(-(stop - start) // 32))] if words <= 16 else []
@@ -195,8 +223,6 @@ def check_products(
             if metric == "euclidean":
                 term = sum((c + w) ** 2 for c, w in zip(centroid, whole, strict=True))
                 require(near(found["ivf.pq_terms"].values[place], term, 1e-4), f"term of row {rows[place]}")
-    if words <= 16:
-        require(codes.shape == (first_block, 32 * halves), "shape of the product codes")
 
 
 DTYPES = {
@@ -208,6 +234,8 @@ DTYPES = {
         "hnsw.bounds": "f32",
         "hnsw.links": "u32",
         "hnsw.entries": "u32",
+        "hnsw.coarse": "u8",
+        "hnsw.coarse-lengths": "i32",
     },
     "ivf": {
         "ivf.model": "f64",

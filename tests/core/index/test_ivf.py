@@ -190,6 +190,17 @@ def test_lists_that_a_snapshot_lacks_are_trained_by_the_first_search() -> None:
             np.testing.assert_array_equal(items, opened.arrays[name].buffer)
 
 
+def test_lists_are_not_trained_on_vectors_that_may_not_be_decoded() -> None:
+    rows, queries = clustered(N), clustered(5, seed=1)
+    mask = np.arange(N) < N // 2
+    index = IvfIndex.open(config().index.to_dict(), 2, N, lambda _: None)
+    # Of compressed vectors only those under the mask are decoded; the others are zero.
+    found = ask(index, rows * mask[:, None], queries, mask=mask, n_probes=1)
+    assert found.plan.name == "scan"
+    assert index._opened is None
+    assert ask(index, rows, queries).plan.name == "lists"
+
+
 def test_few_rows_are_scanned_without_training() -> None:
     index = IvfIndex.open(config().index.to_dict(), 2, 900, lambda _: None)
     assert ask(index, clustered(900), clustered(2)).plan.name == "scan"

@@ -103,6 +103,17 @@ def test_recall_is_high_at_the_default_settings(kind: str, metric: str) -> None:
         assert recall(db, clustered(100, seed=9)) > 0.9
 
 
+def test_no_queries_have_no_hits(kind: str) -> None:
+    with open_database(kind) as db:
+        db.upsert_many(range(3000), clustered(3000))
+        db.flush()
+        none = np.empty((0, DIM), np.float32)
+        assert db.search_batch(none, 10) == []
+        assert db.search_batch(none, 10, exact=True) == []
+        ids, distances = db.search_arrays(none, 10)
+        assert ids.shape == distances.shape == (0, 10)
+
+
 def test_replacing_every_row_again_and_again_misleads_no_search(kind: str, place: Path | None) -> None:
     vectors = clustered(1500)
     queries = clustered(50, seed=9)
