@@ -130,6 +130,50 @@ def format_f32_json(vector: Buffer) -> bytes:
     The vector as a JSON array, each component as the shortest decimal that reads back as the same float32.
     """
 
+def find_values(rows: Buffer, values: Buffer, threads: int = 1) -> bool:
+    """
+    Tell whether each component of rows takes at most two values, those in `values` included.
+
+    Args:
+        rows: float32[n, dim]. Values are told apart by their bits.
+        values: float32[2, dim]: what components took so far, twice the first row where that is all there was. A
+            second value that is found is written into its second row. Without meaning when False is returned.
+        threads: At most so many threads; the result does not depend on it.
+    """
+
+def encode_bits(values: Buffer, rows: Buffer, out_codes: Buffer, threads: int = 1) -> None:
+    """
+    Encode rows a bit a component: 0 where it has its first value, else 1.
+
+    Args:
+        values: float32[2, dim], as find_values leaves it.
+        rows: float32[n, dim].
+        out_codes: uint8[n, w], w = 8 bytes for every 64 of dim, rounded up. Component j is bit j & 7 of byte j >> 3.
+        threads: At most so many threads.
+    """
+
+class StoredBits:
+    """Codes of all rows a bit a component, for exact search under hamming."""
+
+    def __init__(self, dim: int, values: Buffer, codes: Buffer, code_blocks: tuple[Buffer, Buffer, int] | None = None) -> None:
+        """
+        Hold codes open.
+
+        Args:
+            dim: Components of a vector.
+            values: float32[2, dim], as find_values leaves it.
+            codes: uint8[n, w], as encode_bits writes them.
+            code_blocks: (crcs, verified, prefix) of `codes`; None: they are verified.
+        """
+
+    def search(self, queries: Buffer, k: int, out_rows: Buffer, out_distances: Buffer, out_counts: Buffer, *, vectors: Buffer | None = None, mask: Buffer | None = None, tie_keys: Buffer | None = None, threads: int = 1, vector_blocks: tuple[Buffer, Buffer, int] | None = None, max_distance: float = ...) -> tuple[int, int]:
+        """
+        Find what search_flat finds, bit for bit. With `vectors`, distances of hits are computed from these.
+
+        Returns:
+            (0, 0), or what is damaged (1 codes, 3 vectors) and its block; then the outputs mean nothing.
+        """
+
 class StoredCodes:
     """Codes of all rows, for exact search under cosine, dot or euclidean."""
 
