@@ -236,14 +236,14 @@ def encode_codes(model: Buffer, rows: Buffer, out_codes: Buffer, out_lengths: Bu
         threads: At most so many threads.
     """
 
-def extend_graph(metric: int, codes: Buffer, lengths: Buffer, links: Buffer, entries: Buffer, fresh: Buffer, m: int, ef_construction: int, seed: int, threads: int = 1, coarse: Buffer | None = None, coarse_lengths: Buffer | None = None) -> list[int]:
+def extend_graph(metric: int, codes: Buffer, lengths: Buffer | None, links: Buffer, entries: Buffer, fresh: Buffer, m: int, ef_construction: int, seed: int, threads: int = 1, coarse: Buffer | None = None, coarse_lengths: Buffer | None = None) -> list[int]:
     """
     Insert rows into a graph, and return its entries.
 
     Args:
-        metric: 0 to 3.
-        codes: uint8[n, stride].
-        lengths: int32[n].
+        metric: 0 to 4.
+        codes: uint8[n, stride], or under hamming a bit a component, as encode_bits writes them.
+        lengths: int32[n]; None under hamming.
         links: uint32[n, 2 m]: those of `fresh` rows are written. 0xffffffff: no neighbour.
         entries: uint32: where walks begin in the linked part.
         fresh: uint32: rows to insert; all others are linked already.
@@ -255,14 +255,14 @@ def extend_graph(metric: int, codes: Buffer, lengths: Buffer, links: Buffer, ent
         coarse_lengths: int32[n], with it.
     """
 
-def carry_graph(metric: int, codes: Buffer, lengths: Buffer, links: Buffer, old_links: Buffer, old_entries: Buffer, target: Buffer, m: int, ef_construction: int, threads: int = 1) -> list[int]:
+def carry_graph(metric: int, codes: Buffer, lengths: Buffer | None, links: Buffer, old_links: Buffer, old_entries: Buffer, target: Buffer, m: int, ef_construction: int, threads: int = 1) -> list[int]:
     """
     Carry a graph over to new row numbers and repair it around rows that are gone; return its entries.
 
     Args:
-        metric: 0 to 3.
-        codes: uint8[n, stride] of the new rows.
-        lengths: int32[n].
+        metric: 0 to 4.
+        codes: uint8[n, stride] of the new rows, as extend_graph takes them.
+        lengths: int32[n]; None under hamming.
         links: uint32[n, 2 m]: written for every row that `target` names.
         old_links: uint32[old_n, 2 m].
         old_entries: uint32.
@@ -285,7 +285,13 @@ def check_graph(links: Buffer, entries: Buffer, threads: int = 1) -> tuple[list[
 class StoredGraph:
     """A graph over codes, searched in place."""
 
-    def __init__(self, metric: int, dim: int, model: Buffer, codes: Buffer, lengths: Buffer, links: Buffer, entries: Buffer, norms: Buffer | None = None, code_blocks: tuple[Buffer, Buffer, int] | None = None, link_blocks: tuple[Buffer, Buffer, int] | None = None, coarse: Buffer | None = None, coarse_lengths: Buffer | None = None, coarse_blocks: tuple[Buffer, Buffer, int] | None = None) -> None: ...
+    def __init__(self, metric: int, dim: int, model: Buffer, codes: Buffer, lengths: Buffer | None, links: Buffer, entries: Buffer, norms: Buffer | None = None, code_blocks: tuple[Buffer, Buffer, int] | None = None, link_blocks: tuple[Buffer, Buffer, int] | None = None, coarse: Buffer | None = None, coarse_lengths: Buffer | None = None, coarse_blocks: tuple[Buffer, Buffer, int] | None = None) -> None:
+        """
+        Hold a graph open.
+
+        Under hamming `model` is float32[2, dim], as find_values leaves it, `codes` are those of encode_bits, and there
+        are no lengths and no coarse codes; a query with a third value finds nothing, and no vector is compared for it.
+        """
 
     def search(self, vectors: Buffer, queries: Buffer, k: int, breadth: int, scored: int, out_rows: Buffer, out_distances: Buffer, out_counts: Buffer, out_visited: Buffer, *, mask: Buffer | None = None, threads: int = 1, vector_blocks: tuple[Buffer, Buffer, int] | None = None, max_distance: float = ..., filtered: bool = False) -> tuple[int, int]:
         """

@@ -7,22 +7,27 @@ value has room for a query's other one; a query with a third one differs there f
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from iqdb_core import _kernels
+from iqdb_core.errors import DamagedError
 from iqdb_core.index.codes import vector_blocks
+from iqdb_core.index.flat import scan
 from iqdb_core.index.topk import Plan
 from iqdb_core.types import DistanceMetric
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from iqdb_core.index.protocol import Buffer, VectorBlock, VectorReader
+    from iqdb_core.index.protocol import ArrayReader, Buffer, VectorBlock, VectorReader
     from iqdb_core.index.topk import TopK
 
 BIT_METRIC: Final = DistanceMetric.HAMMING
 BIT_TAG: Final = BIT_METRIC.tag
-IN_CODES: Final = 1
+_IN_CODES: Final = 1
+# Pairs of a query and a candidate from which reading bits first is faster than reading vectors.
+_PAYS_FROM: Final = 1_000
 _WORD_BITS: Final = 64
 _SLAB_BYTES: Final = 8 << 20
 
@@ -91,6 +96,64 @@ def search_bits(
     )
     out.plan = Plan("scan", scored=0 if vectors is None else sum(out.counts))
     return (part, block) if part else (0, -1)
+
+
+class BitScan:
+    """The bits of a snapshot's rows, `<kind>.values` and `<kind>.bits`, opened when first needed.
+
+    They are derived: where they are missing or damaged, vectors are scanned.
+    """
+
+    __slots__ = ("_arrays", "_dim", "_lock", "_n_rows", "_opened", "_prefix", "_stored")
+
+    def __init__(self, metric_tag: int, n_rows: int, arrays: ArrayReader, prefix: str) -> None:
+        assert metric_tag == BIT_TAG
+        self._n_rows = n_rows
+        self._arrays = arrays
+        self._prefix = prefix
+        self._lock = threading.Lock()
+        self._dim = 0
+        self._opened = False
+        self._stored: _kernels.StoredBits | None = None
+
+    def pays(self, candidates: int, n_queries: int) -> bool:
+        """Whether a scan of so many candidates should go by bits: there are some, and it would be faster."""
+        if candidates * n_queries < _PAYS_FROM:
+            return False
+        with self._lock:
+            if not self._opened:
+                self._stored = self._open()
+                self._opened = True
+            return self._stored is not None
+
+    def search(
+        self,
+        vectors: VectorBlock,
+        queries: Buffer,
+        out: TopK,
+        mask: Buffer | None,
+        max_distance: float,
+        threads: int,
+    ) -> int:
+        """Do what `index.flat.scan` does; only where it `pays`."""
+        stored = self._stored
+        assert stored is not None  # `pays` opened it
+        if memoryview(vectors.buffer).shape != (self._n_rows, self._dim):  # bits of other vectors
+            return scan(BIT_TAG, vectors, queries, out, mask, max_distance, threads)
+        part, block = search_bits(stored, vectors, queries, out, mask, max_distance, threads)
+        if part == _IN_CODES:
+            return scan(BIT_TAG, vectors, queries, out, mask, max_distance, threads)
+        return block
+
+    def _open(self) -> _kernels.StoredBits | None:
+        values, bits = self._arrays(f"{self._prefix}.values"), self._arrays(f"{self._prefix}.bits")
+        if values is None or bits is None or not self._n_rows:
+            return None
+        self._dim = values.buffer.nbytes // 8
+        try:
+            return _kernels.StoredBits(self._dim, values.verified(), bits.buffer, code_blocks=bits.blocks)
+        except (DamagedError, TypeError, ValueError):  # damaged, or no bits of these vectors
+            return None
 
 
 def _rows_at_once(dim: int) -> int:

@@ -101,16 +101,14 @@ BitQuery encode_bit_query(const std::uint32_t* values, const float* query, std::
   BitQuery coded;
   coded.code.resize(bit_words(dim));
   coded.mask.assign(bit_words(dim), ~std::uint64_t{0});
+  // Without branches: components are not to be predicted.
   for (std::size_t j = 0; j < dim; ++j) {
     const auto component = std::bit_cast<std::uint32_t>(query[j]);
-    if (component == values[j]) continue;
-    const std::uint64_t bit = std::uint64_t{1} << (j & 63);
-    if (component == values[dim + j] || values[j] == values[dim + j]) {
-      coded.code[j >> 6] |= bit;
-    } else {
-      ++coded.foreign;
-      coded.mask[j >> 6] &= ~bit;
-    }
+    const bool is_second = component != values[j];
+    const bool is_foreign = is_second & (component != values[dim + j]) & (values[j] != values[dim + j]);
+    coded.code[j >> 6] |= std::uint64_t{is_second} << (j & 63);
+    coded.mask[j >> 6] ^= std::uint64_t{is_foreign} << (j & 63);
+    coded.foreign += is_foreign;
   }
   for (std::uint64_t& word : coded.code) word = little(word);
   for (std::uint64_t& word : coded.mask) word = little(word);

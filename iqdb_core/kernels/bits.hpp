@@ -26,7 +26,7 @@ void encode_bits(const std::uint32_t* values, const std::uint32_t* rows, std::si
                  std::uint8_t* codes, std::size_t threads);
 
 // A query as a code. A component that is neither value differs from every row's: it is counted in `foreign`,
-// and its bit of `mask` is 0.
+// and its bit of `mask` is 0. One of which rows have a single value needs no second one to differ.
 struct BitQuery {
   std::vector<std::uint64_t> code;
   std::vector<std::uint64_t> mask;
