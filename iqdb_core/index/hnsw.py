@@ -82,9 +82,9 @@ _CODED_VISITS_PER_EF: Final = 20
 # A walk over matches alone reads the links of rows that do not match too, and finds less than a scan does.
 _MATCHING_VISITS_PER_EF: Final = 50
 _CODED_MATCHING_VISITS_PER_EF: Final = 150
-# Bits are few and stand one behind the other: a scan by them is at the next hundred before a walk is at one.
-_BIT_VISITS_PER_EF: Final = 400
-_BIT_MATCHING_VISITS_PER_EF: Final = 800
+# Bits are few and stand one behind the other: a scan is past fifteen before a walk is at one. Measured.
+_BIT_VISITS_PER_EF: Final = 300
+_BIT_MATCHING_VISITS_PER_EF: Final = 600
 # Where fewer rows than one in so many match, neighbours of neighbours hold too few matches for a walk over
 # these alone: its pool has to be wider, and beyond that all matches are compared.
 _SPARSE: Final = 10
