@@ -94,7 +94,7 @@ def search_bits(
         vector_blocks=None if vectors is None else vector_blocks(vectors),
         max_distance=max_distance,
     )
-    out.plan = Plan("scan", scored=0 if vectors is None else sum(out.counts))
+    out.plan = Plan("scan", scored=0 if vectors is None else sum(out.counts), coded=True)
     return (part, block) if part else (0, -1)
 
 
@@ -147,7 +147,7 @@ class BitScan:
 
     def _open(self) -> _kernels.StoredBits | None:
         values, bits = self._arrays(f"{self._prefix}.values"), self._arrays(f"{self._prefix}.bits")
-        if values is None or bits is None or not self._n_rows:
+        if values is None or bits is None or bits.buffer.shape[:1] != (self._n_rows,):
             return None
         self._dim = values.buffer.nbytes // 8
         try:
