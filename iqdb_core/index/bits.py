@@ -147,10 +147,12 @@ class BitScan:
 
     def _open(self) -> _kernels.StoredBits | None:
         values, bits = self._arrays(f"{self._prefix}.values"), self._arrays(f"{self._prefix}.bits")
-        if values is None or bits is None or bits.buffer.shape[:1] != (self._n_rows,):
+        if values is None or bits is None or not self._n_rows:
             return None
         self._dim = values.buffer.nbytes // 8
         try:
+            if len(bits.buffer) != self._n_rows:
+                return None
             return _kernels.StoredBits(self._dim, values.verified(), bits.buffer, code_blocks=bits.blocks)
         except (DamagedError, TypeError, ValueError):  # damaged, or no bits of these vectors
             return None

@@ -36,24 +36,50 @@ IQDB_INLINE std::uint64_t word_at(const std::uint8_t* p) {
 
 // Words: how many there are when that is known, or 0.
 template <std::size_t Words, bool Masked>
+IQDB_INLINE std::uint32_t differing(const std::uint8_t* code, const std::uint64_t* query,
+                                    const std::uint64_t* mask, std::size_t n_words) {
+  const std::size_t words = Words != 0 ? Words : n_words;
+  std::uint32_t sum = 0;
+  for (std::size_t w = 0; w < words; ++w) {
+    std::uint64_t different = word_at(code + 8 * w) ^ query[w];
+    if (Masked) different &= mask[w];
+    sum += ones(different);
+  }
+  return sum;
+}
+
+template <std::size_t Words, bool Masked>
 std::size_t scan_rows(const BitScanTask& task) {
+  constexpr std::size_t kGroup = 4;
   const std::size_t words = Words != 0 ? Words : task.words;
-  std::uint64_t query[Words != 0 ? Words : 1];
-  for (std::size_t w = 0; w < Words; ++w) query[w] = task.query[w];
+  const std::size_t stride = 8 * words;
+  const std::uint32_t limit = task.limit;
+  const std::uint64_t* query = task.query;
+  std::uint64_t copied[Words != 0 ? Words : 1];
+  for (std::size_t w = 0; w < Words; ++w) copied[w] = task.query[w];
+  if (Words != 0) query = copied;
+
   std::size_t count = 0;
   const std::uint8_t* code = task.codes;
-  for (std::size_t row = 0; row < task.n_rows; ++row, code += 8 * words) {
-    std::uint32_t sum = 0;
-    for (std::size_t w = 0; w < words; ++w) {
-      std::uint64_t different = word_at(code + 8 * w) ^ (Words != 0 ? query[w] : task.query[w]);
-      if (Masked) different &= task.mask[w];
-      sum += ones(different);
-    }
-    // Whether a row is kept is not to be predicted while limits fall.
+  const auto keep = [&](std::size_t row, std::uint32_t sum) {
     task.kept[count] = static_cast<std::uint32_t>(row);
     task.distances[count] = sum;
-    count += sum <= task.limit;
+    count += sum <= limit;
+  };
+  std::size_t row = 0;
+  for (; row + kGroup <= task.n_rows; row += kGroup, code += kGroup * stride) {
+    std::uint32_t sums[kGroup];
+    bool any = false;
+    for (std::size_t r = 0; r < kGroup; ++r) {
+      sums[r] = differing<Words, Masked>(code + r * stride, query, task.mask, words);
+      any |= sums[r] <= limit;
+    }
+    // Once limits are known, hardly a row is kept: nothing is written for the others.
+    if (!any) continue;
+    for (std::size_t r = 0; r < kGroup; ++r) keep(row + r, sums[r]);
   }
+  for (; row < task.n_rows; ++row, code += stride)
+    keep(row, differing<Words, Masked>(code, query, task.mask, words));
   return count;
 }
 
