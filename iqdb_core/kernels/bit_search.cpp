@@ -27,7 +27,7 @@ namespace {
 // Below this many queries tiles cost more than they save. Measured.
 constexpr std::size_t kTiledQueries = 8;
 // Codes of a block, and their tiles of twice the size, have to fit the L2 cache.
-constexpr std::size_t kBlockBytes64 = 64 * 1024;
+constexpr std::size_t kBlockOfCodesBytes = 64 * 1024;
 constexpr std::size_t kMaxBlockRows = 4096;
 // Tables of one sweep over the rows; more queries take more sweeps.
 constexpr std::size_t kSweepBytes = 8 * 1024 * 1024;
@@ -357,7 +357,7 @@ BitSearchResult search_bits(const SearchTask& task, const BitRows& rows) {
   const std::size_t first_queries = std::min(queries, task.n_queries);
   const std::size_t fair = task.n / (task.threads * 8) / kBitTileRows * kBitTileRows;
   const std::size_t block_rows =
-      std::clamp<std::size_t>(std::min(kBlockBytes64 / stride, fair), kBitTileRows, kMaxBlockRows);
+      std::clamp<std::size_t>(std::min(kBlockOfCodesBytes / stride, fair), kBitTileRows, kMaxBlockRows);
   Candidates candidates(task.n, task.mask, block_rows, true);
   const double bytes = static_cast<double>(candidates.count()) * static_cast<double>(stride) *
                        static_cast<double>(first_queries);

@@ -20,7 +20,7 @@ struct BitRows {
   const BlockTable* blocks;     // checksums of `codes`, or none
 };
 
-// What was damaged, and how many codes were compared.
+// What was damaged, if anything, and its block.
 struct BitSearchResult {
   enum class Part : int { kNone = 0, kCodes = 1, kVectors = 3 };
   Part damaged = Part::kNone;
