@@ -112,6 +112,7 @@ def explained_search(
     plan = None if base_out is None or not candidates else base_out.plan
     scanned = plan is None or plan.name == "scan"
     n_scans = n_queries if scanned else 0
+    by_codes = n_scans if plan is not None and plan.coded else 0
     rescanned = 0 if plan is None else plan.rescanned
     explanation = SearchExplanation(
         index=view.base.index.kind.value,
@@ -124,8 +125,8 @@ def explained_search(
         candidates=candidates,
         tombstones=view.base.snapshot.n_rows - view.n_base,
         breadth=0 if plan is None else plan.breadth,
-        visited=0 if plan is None else plan.visited,
-        scored=(n_scans + rescanned) * candidates + (0 if plan is None else plan.scored),
+        visited=by_codes * candidates + (0 if plan is None else plan.visited),
+        scored=(n_scans - by_codes + rescanned) * candidates + (0 if plan is None else plan.scored),
         rescanned=rescanned,
         delta_rows=delta_rows,
         threads=threads,

@@ -79,10 +79,9 @@ class Stored(NamedTuple):
         """Bytes of a row's code."""
         return code_stride(self.dim)
 
-    @property
-    def coded(self) -> bool:
-        """Whether an index of these rows has arrays at all."""
-        return self.n_rows > 0 and self.metric != DistanceMetric.HAMMING.tag
+    def coded(self, kind: str) -> bool:
+        """Whether an index of these rows can have arrays at all: under hamming, graphs of bits have some."""
+        return self.n_rows > 0 and (kind == "hnsw" or self.metric != DistanceMetric.HAMMING.tag)
 
 
 class Checked:
@@ -154,18 +153,17 @@ class Slab(NamedTuple):
     bounds: NDArray[np.float32]
 
 
-class Codes:
-    """The codes of all rows computed again, compared with stored ones slab by slab."""
+class Rows:
+    """All rows, from which arrays are computed again and compared with stored ones slab by slab."""
 
-    def __init__(self, stored: Stored, model: NDArray[np.float64]) -> None:
+    def __init__(self, stored: Stored) -> None:
         self._stored = stored
-        self._model = model
         self._wrong: dict[str, int] = {}
         self._first: dict[str, int] = {}
         self._guard = threading.Lock()
 
-    def run(self, check: Callable[[Slab], None]) -> None:
-        """Encode all rows, slab by slab, and call `check` with each, in several threads."""
+    def each(self, check: Callable[[int, int, NDArray[np.float32]], None]) -> None:
+        """Call `check` with the start, the stop and the vectors of each slab, in several threads."""
         stored = self._stored
         assert stored.vectors is not None
         at_once = max(1, _SLAB_BYTES // (4 * stored.dim))
@@ -173,13 +171,7 @@ class Codes:
         def one(start: int) -> None:
             assert stored.vectors is not None
             stop = min(start + at_once, stored.n_rows)
-            vectors = stored.vectors.take(np.arange(start, stop))
-            codes = np.empty((stop - start, stored.stride), np.uint8)
-            lengths = np.empty(stop - start, np.int32)
-            norms = np.empty(stop - start, np.float32)
-            bounds = np.empty((2, stop - start), np.float32)
-            _kernels.encode_codes(self._model, vectors, codes, lengths, norms, bounds)
-            check(Slab(start, stop, vectors, codes, lengths, norms, bounds))
+            check(start, stop, stored.vectors.take(np.arange(start, stop)))
             if stored.progress is not None:
                 stored.progress(stop - start)
 
@@ -204,17 +196,41 @@ class Codes:
             checked.fault(name, problem, effects.get(name, MISSES))
 
 
+class Codes(Rows):
+    """The codes of all rows computed again."""
+
+    def __init__(self, stored: Stored, model: NDArray[np.float64]) -> None:
+        super().__init__(stored)
+        self._model = model
+
+    def run(self, check: Callable[[Slab], None]) -> None:
+        """Encode all rows, slab by slab, and call `check` with each, in several threads."""
+        stride = self._stored.stride
+
+        def encoded(start: int, stop: int, vectors: NDArray[np.float32]) -> None:
+            codes = np.empty((stop - start, stride), np.uint8)
+            lengths = np.empty(stop - start, np.int32)
+            norms = np.empty(stop - start, np.float32)
+            bounds = np.empty((2, stop - start), np.float32)
+            _kernels.encode_codes(self._model, vectors, codes, lengths, norms, bounds)
+            check(Slab(start, stop, vectors, codes, lengths, norms, bounds))
+
+        self.each(encoded)
+
+
 def check_index(kind: str, stored: Stored) -> Checked:
     """Check the arrays of an index of the given kind; those of another kind are nobody's business."""
     checked = Checked()
     mine = [name for name in (*stored.arrays, *stored.damaged) if name.startswith(f"{kind}.")]
     if kind == "flat":
         return checked
-    if not stored.coded:
+    if not stored.coded(kind):
         for name in mine:
             checked.fault(name, "is there, though an index of these rows has no arrays", "none when reading")
         return checked
     if not mine:
+        if stored.metric == DistanceMetric.HAMMING.tag:  # a component may take a third value
+            return checked
         checked.notes.append("the index has no arrays: searches compare all vectors; optimize builds it")
         return checked
     if kind == "hnsw":

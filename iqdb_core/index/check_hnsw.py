@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from iqdb_core import _kernels
-from iqdb_core.index.check import MISLEADS, MISSES, Codes
+from iqdb_core.index.bits import BIT_TAG, bit_stride
+from iqdb_core.index.check import MISLEADS, MISSES, Codes, Rows
 from iqdb_core.index.codes import CODED_TAGS, MODEL_HEAD
-from iqdb_core.index.hnsw import (
+from iqdb_core.index.hnsw_arrays import (
+    BITS,
     BOUNDS,
     COARSE,
     COARSE_LENGTHS,
@@ -19,11 +21,14 @@ from iqdb_core.index.hnsw import (
     LINKS,
     MODEL,
     NORMS,
+    VALUES,
 )
 from iqdb_core.index.hnsw_build import coarsened
 from iqdb_core.types import DistanceMetric
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from iqdb_core.index.check import Checked, Slab, Stored
 
 _FAULTS: Final = (
@@ -36,6 +41,9 @@ _FAULTS: Final = (
 
 def check_hnsw(stored: Stored, checked: Checked) -> None:
     """Check links, entries and which nodes can be reached; compute all codes and bounds again."""
+    if stored.metric == BIT_TAG:
+        _check_bits(stored, checked)
+        return
     n_rows = stored.n_rows
     wanted: dict[str, tuple[str, tuple[int, ...]]] = {
         MODEL: ("f8", (MODEL_HEAD + stored.dim,)),
@@ -63,6 +71,45 @@ def check_hnsw(stored: Stored, checked: Checked) -> None:
             _check_codes(stored, checked, usable)
     elif stored.vectors is None:
         checked.notes.append("the codes of the index were not compared: not all vectors can be read")
+
+
+def _check_bits(stored: Stored, checked: Checked) -> None:
+    n_rows, stride = stored.n_rows, bit_stride(stored.dim)
+    wanted: dict[str, tuple[str, tuple[int, ...]]] = {
+        VALUES: ("f4", (2, stored.dim)),
+        BITS: ("u1", (n_rows, stride)),
+        LINKS: ("u4", (n_rows, 2 * int(stored.settings["m"]))),
+        ENTRIES: ("u4", (-1,)),
+    }
+    for name in sorted({*stored.arrays, *stored.damaged} - wanted.keys()):
+        if name.startswith("hnsw."):
+            checked.fault(name, "is there, though a graph over bits has no such array", "none when reading")
+    before = len(checked.faults)
+    checked.shapes(stored, wanted, optional="")
+    wrong = {fault.array for fault in checked.faults[before:]}
+    usable = {name for name in wanted if name in stored.arrays and name not in wrong}
+    if {LINKS, ENTRIES} <= usable:
+        _check_graph(stored, checked)
+    if stored.vectors is None:
+        checked.notes.append("the codes of the index were not compared: not all vectors can be read")
+    elif {VALUES, BITS} <= usable:
+        _compare_bits(stored, checked)
+
+
+def _compare_bits(stored: Stored, checked: Checked) -> None:
+    values, bits = stored.arrays[VALUES], stored.arrays[BITS]
+    first, second = values.view(np.uint32)
+    rows = Rows(stored)
+
+    def check(start: int, stop: int, vectors: NDArray[np.float32]) -> None:
+        again = np.empty((stop - start, bits.shape[1]), np.uint8)
+        _kernels.encode_bits(values, vectors, again)
+        words = vectors.view(np.uint32)
+        foreign = ((words != first) & (words != second)).any(axis=1)
+        rows.compare(BITS, start, (bits[start:stop] != again).any(axis=1) | foreign)
+
+    rows.each(check)
+    rows.report(checked, {BITS: MISLEADS})
 
 
 def _check_graph(stored: Stored, checked: Checked) -> None:

@@ -135,5 +135,5 @@ def search_codes(
         vector_blocks=vector_blocks(vectors),
         max_distance=max_distance,
     )
-    out.plan = Plan("scan", scored=scored)
+    out.plan = Plan("scan", scored=scored, coded=True)
     return (part, block) if part else (0, -1)

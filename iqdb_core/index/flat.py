@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from iqdb_core import _kernels
 from iqdb_core.index.topk import SCAN
-from iqdb_core.types import IndexKind
+from iqdb_core.types import DistanceMetric, IndexKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,12 +22,15 @@ if TYPE_CHECKING:
     from iqdb_core.index.protocol import ArrayReader, Buffer, IndexArrays, VectorBlock, VectorReader
     from iqdb_core.index.topk import TopK
 
+_HAMMING: Final = DistanceMetric.HAMMING.tag
 # What scans of all rows must have cost before codes are made, in queries of a batch: the time to encode,
 # over what codes would have saved each of them, is about 800 to 1,400. A query that is asked alone is bound
 # by memory, and codes save it some fourteen times as much. Measured.
 _PAYS_FROM: Final = 1_000
 _SINGLE_QUERY_COST: Final = 14
 _BATCH_FROM: Final = 4
+# Bits under hamming cost two passes over the vectors and save nearly all of one: two queries pay for them.
+_BITS_PAY_FROM: Final = 2 * _SINGLE_QUERY_COST
 
 
 class FlatIndex:
@@ -86,7 +89,8 @@ class FlatIndex:
 class BusyScan:
     """Exact search of one snapshot, which makes codes for itself once its scans cost more than these would.
 
-    Nothing is stored. The codes take a quarter of the vectors' memory; a handle that answers a few queries
+    Nothing is stored. The codes take a quarter of the vectors' memory, or a thirty-second under hamming, for
+    which there are some where each component takes but two values; a handle that answers a few queries
     never makes them, and the time for what it did before is never more than twice the least possible.
     """
 
@@ -120,7 +124,8 @@ class BusyScan:
         if not self._lock.acquire(blocking=False):
             return
         try:
-            if self._cost >= _PAYS_FROM and self._codes is None:
+            pays_from = _BITS_PAY_FROM if self._metric == _HAMMING else _PAYS_FROM
+            if self._cost >= pays_from and self._codes is None:
                 # The first search of a process should not wait for this import.
                 from iqdb_core.index.memory_codes import MemoryCodes
 

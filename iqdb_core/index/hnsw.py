@@ -9,7 +9,9 @@ Persisted arrays: `hnsw.model` (float64: how components become codes), `hnsw.cod
 `hnsw.lengths` (i32[n]), `hnsw.coarse` and `hnsw.coarse-lengths` (the upper half of the codes, in many
 dimensions), `hnsw.norms` (f32[n], inner product only), `hnsw.bounds` (f32[2][n], not under manhattan: how far
 codes can be from their vectors), `hnsw.links` (u32[n][2 m]) and `hnsw.entries` (u32).
-Under hamming there are none, and every search is a scan of the vectors.
+Under hamming, where each component takes at most two values, there are `hnsw.values` (f32[2][dim]) and
+`hnsw.bits` (u8[n][words of 8 bytes]) in place of all but the last two; where one takes a third, there are no
+arrays, and every search is a scan of the vectors.
 """
 
 from __future__ import annotations
@@ -20,15 +22,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from iqdb_core import _kernels
 from iqdb_core.bitmap import count_ones
-from iqdb_core.index.codes import (
-    CODED_TAGS,
-    MODEL_HEAD,
-    CodedScan,
-    vector_blocks,
-)
+from iqdb_core.index.bits import BIT_TAG, BitScan
+from iqdb_core.index.codes import CODED_TAGS, CodedScan, vector_blocks
 from iqdb_core.index.flat import scan
+from iqdb_core.index.hnsw_arrays import COARSE, LINKS, OpenGraph
 from iqdb_core.index.topk import Plan
-from iqdb_core.types import DistanceMetric, IndexKind
+from iqdb_core.types import IndexKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,21 +40,10 @@ if TYPE_CHECKING:
         Buffer,
         IndexArrays,
         SingleSearch,
-        StoredArray,
         VectorBlock,
         VectorReader,
     )
     from iqdb_core.index.topk import TopK
-
-MODEL: Final = "hnsw.model"
-CODES: Final = "hnsw.codes"
-LENGTHS: Final = "hnsw.lengths"
-COARSE: Final = "hnsw.coarse"
-COARSE_LENGTHS: Final = "hnsw.coarse-lengths"
-NORMS: Final = "hnsw.norms"
-BOUNDS: Final = "hnsw.bounds"
-LINKS: Final = "hnsw.links"
-ENTRIES: Final = "hnsw.entries"
 
 # Codes order near neighbours slightly wrongly, so more than k rows are scored by their vectors.
 _SCORED_PER_HIT: Final = 1
@@ -68,6 +56,9 @@ _CODED_VISITS_PER_EF: Final = 20
 # A walk over matches alone reads the links of rows that do not match too, and finds less than a scan does.
 _MATCHING_VISITS_PER_EF: Final = 50
 _CODED_MATCHING_VISITS_PER_EF: Final = 150
+# Bits are few and stand one behind the other: a scan is past fifteen before a walk is at one. Measured.
+_BIT_VISITS_PER_EF: Final = 300
+_BIT_MATCHING_VISITS_PER_EF: Final = 600
 # Where fewer rows than one in so many match, neighbours of neighbours hold too few matches for a walk over
 # these alone: its pool has to be wider, and beyond that all matches are compared.
 _SPARSE: Final = 10
@@ -76,8 +67,6 @@ _TOO_SPARSE: Final = 32
 _IN_CODES: Final = 1
 _IN_LINKS: Final = 2
 _IN_COARSE: Final = 4
-
-_ARRAYS: Final = (MODEL, CODES, LENGTHS, NORMS, BOUNDS, LINKS, ENTRIES, COARSE, COARSE_LENGTHS)
 
 
 class HnswIndex:
@@ -106,7 +95,8 @@ class HnswIndex:
         self._filter_widen = int(settings["filter_widen"])
         self._arrays = arrays
         self._opened: OpenGraph | None = None
-        self._coded = CodedScan(metric_tag, n_rows, arrays, "hnsw")
+        scan_by_codes = BitScan if metric_tag == BIT_TAG else CodedScan
+        self._coded = scan_by_codes(metric_tag, n_rows, arrays, "hnsw")
         self._lock = threading.Lock()
 
     @classmethod
@@ -119,7 +109,7 @@ class HnswIndex:
     @classmethod
     def build(cls, config: IqdbConfig, vectors: VectorReader, threads: int) -> IndexArrays:
         """Return the graph over all rows."""
-        if vectors.n_rows == 0 or config.metric is DistanceMetric.HAMMING:
+        if vectors.n_rows == 0:
             return {}
         from iqdb_core.index.hnsw_build import built
 
@@ -176,7 +166,7 @@ class HnswIndex:
             queries,
             out.k,
             breadth,
-            _SCORED_PER_HIT * out.k + _SCORED_AT_LEAST,
+            _SCORED_PER_HIT * out.k + (0 if self._metric == BIT_TAG else _SCORED_AT_LEAST),
             out.rows,
             out.distances,
             out.counts,
@@ -188,7 +178,7 @@ class HnswIndex:
             filtered=filtered,
         )
         if part == _IN_CODES:
-            raise graph.arrays[CODES].damaged(block)
+            raise graph.arrays[graph.codes].damaged(block)
         if part == _IN_LINKS:
             raise graph.arrays[LINKS].damaged(block)
         if part == _IN_COARSE:
@@ -214,7 +204,7 @@ class HnswIndex:
         """
         if vectors.block_crcs is None:  # compressed: decoded as far as searches need them
             return None
-        per_ef = _CODED_VISITS_PER_EF if self._metric in CODED_TAGS else _VISITS_PER_EF
+        per_ef = self._visits_per_ef(filtered=False)
         if self._n_rows <= _VISITS_AT_LEAST + per_ef:
             return None
         graph = self._graph()
@@ -239,13 +229,18 @@ class HnswIndex:
 
     def _walk_pays(self, candidates: int, breadth: int, *, filtered: bool) -> bool:
         """Whether a walk costs less than to compare all candidates, and finds what it should."""
-        if self._metric in CODED_TAGS:
-            per_ef = _CODED_MATCHING_VISITS_PER_EF if filtered else _CODED_VISITS_PER_EF
-        else:
-            per_ef = _MATCHING_VISITS_PER_EF if filtered else _VISITS_PER_EF
+        per_ef = self._visits_per_ef(filtered=filtered)
         if filtered and candidates * _TOO_SPARSE < self._n_rows:
             return False
         return candidates > _VISITS_AT_LEAST + per_ef * breadth
+
+    def _visits_per_ef(self, *, filtered: bool) -> int:
+        """Return how many rows are scanned in the time that a walk takes for one place in its pool."""
+        if self._metric == BIT_TAG:
+            return _BIT_MATCHING_VISITS_PER_EF if filtered else _BIT_VISITS_PER_EF
+        if self._metric in CODED_TAGS:
+            return _CODED_MATCHING_VISITS_PER_EF if filtered else _CODED_VISITS_PER_EF
+        return _MATCHING_VISITS_PER_EF if filtered else _VISITS_PER_EF
 
     def _scan(
         self,
@@ -288,55 +283,3 @@ class HnswIndex:
             if self._opened is None and self._n_rows:
                 self._opened = OpenGraph.of(self._metric, self._arrays)
             return self._opened
-
-
-class OpenGraph:
-    """The arrays of a snapshot's graph and the kernel's view of them."""
-
-    __slots__ = ("arrays", "degree", "stored")
-
-    def __init__(self, metric: int, dim: int, arrays: dict[str, StoredArray]) -> None:
-        self.arrays = arrays
-        links = arrays[LINKS].buffer
-        self.degree = links.shape[1] if links.ndim == 2 and links.shape else 0
-        self.stored = _kernels.StoredGraph(
-            metric,
-            dim,
-            self.whole(MODEL),
-            arrays[CODES].buffer,
-            self.whole(LENGTHS),
-            arrays[LINKS].buffer,
-            self.whole(ENTRIES),
-            self.whole(NORMS) if NORMS in arrays else None,
-            code_blocks=arrays[CODES].blocks,
-            link_blocks=arrays[LINKS].blocks,
-            coarse=arrays[COARSE].buffer if COARSE in arrays else None,
-            coarse_lengths=self.whole(COARSE_LENGTHS) if COARSE in arrays else None,
-            coarse_blocks=arrays[COARSE].blocks if COARSE in arrays else None,
-        )
-
-    @classmethod
-    def of(cls, metric: int, reader: ArrayReader) -> OpenGraph | None:
-        """Return the graph that a snapshot has; None when an array of it is missing."""
-        found = {name: reader(name) for name in _ARRAYS}
-        arrays = {name: stored for name, stored in found.items() if stored is not None}
-        if COARSE_LENGTHS not in arrays:
-            arrays.pop(COARSE, None)
-        needed = {MODEL, CODES, LENGTHS, LINKS, ENTRIES}
-        if metric == DistanceMetric.DOT.tag:
-            needed.add(NORMS)
-        if not needed <= arrays.keys():
-            return None
-        return cls(metric, len(arrays[MODEL].buffer) - MODEL_HEAD, arrays)
-
-    @property
-    def has_bounds(self) -> bool:
-        """Whether there are bounds of all rows."""
-        return BOUNDS in self.arrays and self.arrays[BOUNDS].buffer.shape == (
-            2,
-            len(self.arrays[CODES].buffer),
-        )
-
-    def whole(self, name: str) -> memoryview:
-        """Return an array, all of it verified."""
-        return self.arrays[name].verified()

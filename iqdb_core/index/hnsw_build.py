@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from iqdb_core import _kernels
+from iqdb_core.index import hnsw_bits
+from iqdb_core.index.bits import BIT_METRIC
 from iqdb_core.index.codes import CODED_METRICS, code_stride
-from iqdb_core.index.hnsw import (
+from iqdb_core.index.hnsw_arrays import (
     BOUNDS,
     COARSE,
     COARSE_LENGTHS,
@@ -17,6 +19,7 @@ from iqdb_core.index.hnsw import (
     LENGTHS,
     LINKS,
     MODEL,
+    NO_ROW,
     NORMS,
 )
 from iqdb_core.types import DistanceMetric
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from iqdb_core.config import HnswConfig, IqdbConfig
-    from iqdb_core.index.hnsw import OpenGraph
+    from iqdb_core.index.hnsw_arrays import OpenGraph
     from iqdb_core.index.protocol import Buffer, IndexArrays, VectorReader
 
 _COARSE_GROUP: Final = 64  # components in 32 bytes of a coarse code
@@ -33,7 +36,6 @@ _COARSE_GROUP: Final = 64  # components in 32 bytes of a coarse code
 # more by them than a file should grow for.
 _COARSE_BUILD: Final = 128
 _COARSE_STORED: Final = 192
-_NO_ROW: Final = 0xFFFFFFFF
 _SAMPLE_ROWS: Final = 65_536
 _SAMPLE_BYTES: Final = 64 << 20
 _SLAB_BYTES: Final = 8 << 20
@@ -41,6 +43,8 @@ _SLAB_BYTES: Final = 8 << 20
 
 def built(config: IqdbConfig, vectors: VectorReader, threads: int) -> IndexArrays:
     """Return the graph over all rows, of which there are some."""
+    if config.metric is BIT_METRIC:
+        return hnsw_bits.build(settings_of(config), vectors, threads)
     codes = CodesBuilder(config, vectors, trained_model(config, vectors))
     rows = np.arange(vectors.n_rows)
     codes.encode(vectors, rows, threads)
@@ -61,14 +65,16 @@ def updated(
     settings = settings_of(config)
     if 2 * len(kept) < vectors.n_rows or graph.degree != 2 * settings.m:
         return built(config, vectors, threads)
+    if config.metric is BIT_METRIC:
+        return hnsw_bits.update(settings, graph, vectors, origin, threads)
     codes = CodesBuilder(config, vectors, graph.whole(MODEL))
     if graph.has_bounds or config.metric not in CODED_METRICS:
         codes.copy(graph, kept, origin[kept])
     else:
         codes.encode(vectors, kept, threads)
-    target = np.full(n_rows, _NO_ROW, np.uint32)
+    target = np.full(n_rows, NO_ROW, np.uint32)
     target[origin[kept]] = kept
-    links = np.full((vectors.n_rows, graph.degree), _NO_ROW, np.uint32)
+    links = np.full((vectors.n_rows, graph.degree), NO_ROW, np.uint32)
     entries = _kernels.carry_graph(
         config.metric.tag,
         codes.codes,

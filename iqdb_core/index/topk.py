@@ -15,6 +15,7 @@ class Plan(NamedTuple):
         visited: codes compared, over all queries.
         scored: vectors compared, over all queries; 0 when a scan did not count them.
         rescanned: queries that came short and were answered by a scan after all.
+        coded: whether a scan compared the codes of all candidates, and vectors of few.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Plan(NamedTuple):
     visited: int = 0
     scored: int = 0
     rescanned: int = 0
+    coded: bool = False
 
 
 SCAN = Plan("scan")

@@ -228,6 +228,7 @@ NB_MODULE(_kernels, m) {
   }
   iqdb::bind_distances(m);
   iqdb::bind_bytes(m);
+  iqdb::bind_bits(m);
   iqdb::bind_codes(m);
   iqdb::bind_filters(m);
   iqdb::bind_graph(m);

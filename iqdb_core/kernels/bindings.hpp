@@ -5,6 +5,7 @@
 
 namespace iqdb {
 
+void bind_bits(nanobind::module_& m);
 void bind_bytes(nanobind::module_& m);
 void bind_codes(nanobind::module_& m);
 void bind_filters(nanobind::module_& m);

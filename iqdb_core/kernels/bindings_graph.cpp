@@ -86,11 +86,10 @@ void coarsen(BufferArg codes_arg, BufferArg coarse_arg, BufferArg lengths_arg, s
   coarsen_codes(codes.data(), codes.shape(0), codes.shape(1), coarse.data(), lengths.data(), workers);
 }
 
-GraphBuild build_of(int metric, const Buffer<const std::uint8_t>& codes,
-                    const Buffer<const std::int32_t>& lengths, const Buffer<std::uint32_t>& links,
-                    std::int64_t m, std::int64_t ef_construction, std::uint64_t seed, std::int64_t threads) {
+GraphBuild build_of(const NodeCodes& codes, const Buffer<std::uint32_t>& links, std::int64_t m,
+                    std::int64_t ef_construction, std::uint64_t seed, std::int64_t threads) {
   GraphBuild build{};
-  build.codes = codes_of(coded_metric(metric), codes, lengths);
+  build.codes = codes.view();
   if (links.ndim() != 2 || links.shape(0) != build.codes.n)
     links.fail("must be a 2-D buffer with a row for every code");
   build.links = links.data();
@@ -115,19 +114,19 @@ void check_links(const std::uint32_t* links, std::size_t count, std::size_t n, c
   }
 }
 
-std::vector<std::uint32_t> extend(int metric, BufferArg codes_arg, BufferArg lengths_arg, BufferArg links_arg,
+std::vector<std::uint32_t> extend(int metric, BufferArg codes_arg,
+                                  const std::optional<BufferArg>& lengths_arg, BufferArg links_arg,
                                   BufferArg entries_arg, BufferArg fresh_arg, std::int64_t m,
                                   std::int64_t ef_construction, std::uint64_t seed, std::int64_t threads,
                                   const std::optional<BufferArg>& coarse_arg,
                                   const std::optional<BufferArg>& coarse_lengths_arg,
                                   const std::optional<BufferArg>& model_arg,
                                   const std::optional<BufferArg>& norms_arg) {
-  const Buffer<const std::uint8_t> codes(codes_arg, "codes");
-  const Buffer<const std::int32_t> lengths(lengths_arg, "lengths");
+  const NodeCodes codes(graph_metric(metric), codes_arg, lengths_arg);
   const Buffer<std::uint32_t> links(links_arg, "links");
   const Buffer<const std::uint32_t> entries(entries_arg, "entries");
   const Buffer<const std::uint32_t> fresh(fresh_arg, "fresh");
-  GraphBuild build = build_of(metric, codes, lengths, links, m, ef_construction, seed, threads);
+  GraphBuild build = build_of(codes, links, m, ef_construction, seed, threads);
   const CoarseCodes coarse(coarse_arg, coarse_lengths_arg, build.codes);
   std::vector<bool> is_fresh(build.codes.n);
   for (const std::uint32_t node : fresh) {
@@ -151,7 +150,7 @@ std::vector<std::uint32_t> extend(int metric, BufferArg codes_arg, BufferArg len
     items.expect_at_least(kModelHead + 1);
     build.model = &model.emplace(model_of(items, items.size() - kModelHead));
     if (code_stride(model->mean.size()) != build.codes.stride)
-      codes.fail("has rows of another length than the model's");
+      throw nb::value_error("codes has rows of another length than the model's");
     build.norms = norms.emplace(*norms_arg, "norms").expect_size(build.codes.n).data();
   }
   {
@@ -161,16 +160,16 @@ std::vector<std::uint32_t> extend(int metric, BufferArg codes_arg, BufferArg len
   return build.entries;
 }
 
-std::vector<std::uint32_t> carry(int metric, BufferArg codes_arg, BufferArg lengths_arg, BufferArg links_arg,
-                                 BufferArg old_links_arg, BufferArg old_entries_arg, BufferArg target_arg,
-                                 std::int64_t m, std::int64_t ef_construction, std::int64_t threads) {
-  const Buffer<const std::uint8_t> codes(codes_arg, "codes");
-  const Buffer<const std::int32_t> lengths(lengths_arg, "lengths");
+std::vector<std::uint32_t> carry(int metric, BufferArg codes_arg, const std::optional<BufferArg>& lengths_arg,
+                                 BufferArg links_arg, BufferArg old_links_arg, BufferArg old_entries_arg,
+                                 BufferArg target_arg, std::int64_t m, std::int64_t ef_construction,
+                                 std::int64_t threads) {
+  const NodeCodes codes(graph_metric(metric), codes_arg, lengths_arg);
   const Buffer<std::uint32_t> links(links_arg, "links");
   const Buffer<const std::uint32_t> old_links(old_links_arg, "old_links");
   const Buffer<const std::uint32_t> old_entries(old_entries_arg, "old_entries");
   const Buffer<const std::uint32_t> target(target_arg, "target");
-  GraphBuild build = build_of(metric, codes, lengths, links, m, ef_construction, 0, threads);
+  GraphBuild build = build_of(codes, links, m, ef_construction, 0, threads);
   if (degree_of(old_links, target.size()) != build.degree) old_links.fail("has another degree than links");
   std::vector<bool> taken(build.codes.n);
   for (const std::uint32_t row : target) {
@@ -232,15 +231,15 @@ Args:
     out_norms: float32[n]: length of each row over norm_unit; None: not wanted.
     out_bounds: float32[2, n]: what exact search needs to know of each code; None: not wanted.
     threads: At most so many threads.)");
-  m.def("extend_graph", &extend, "metric"_a, "codes"_a, "lengths"_a, "links"_a, "entries"_a, "fresh"_a, "m"_a,
-        "ef_construction"_a, "seed"_a, "threads"_a = 1, "coarse"_a = nb::none(),
+  m.def("extend_graph", &extend, "metric"_a, "codes"_a, "lengths"_a.none(), "links"_a, "entries"_a, "fresh"_a,
+        "m"_a, "ef_construction"_a, "seed"_a, "threads"_a = 1, "coarse"_a = nb::none(),
         "coarse_lengths"_a = nb::none(), "model"_a = nb::none(), "norms"_a = nb::none(),
         R"(Insert rows into a graph, and return its entries.
 
 Args:
-    metric: 0 to 3.
-    codes: uint8[n, stride].
-    lengths: int32[n].
+    metric: 0 to 4.
+    codes: uint8[n, stride], or under hamming a bit a component, as encode_bits writes them.
+    lengths: int32[n]; None under hamming.
     links: uint32[n, 2 m]: those of `fresh` rows are written. 0xffffffff: no neighbour.
     entries: uint32: where walks begin in the linked part.
     fresh: uint32: rows to insert; all others are linked already.
@@ -252,14 +251,14 @@ Args:
     coarse_lengths: int32[n], with it.
     model: float64, as train_codes returns it.
     norms: float32[n], for inner products: also link rows to those with the greatest products. None: do not.)");
-  m.def("carry_graph", &carry, "metric"_a, "codes"_a, "lengths"_a, "links"_a, "old_links"_a, "old_entries"_a,
-        "target"_a, "m"_a, "ef_construction"_a, "threads"_a = 1,
+  m.def("carry_graph", &carry, "metric"_a, "codes"_a, "lengths"_a.none(), "links"_a, "old_links"_a,
+        "old_entries"_a, "target"_a, "m"_a, "ef_construction"_a, "threads"_a = 1,
         R"(Carry a graph over to new row numbers and repair it around rows that are gone; return its entries.
 
 Args:
-    metric: 0 to 3.
-    codes: uint8[n, stride] of the new rows.
-    lengths: int32[n].
+    metric: 0 to 4.
+    codes: uint8[n, stride] of the new rows, as extend_graph takes them.
+    lengths: int32[n]; None under hamming.
     links: uint32[n, 2 m]: written for every row that `target` names.
     old_links: uint32[old_n, 2 m].
     old_entries: uint32.

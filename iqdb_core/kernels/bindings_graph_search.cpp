@@ -14,8 +14,10 @@
 #include <vector>
 
 #include "bindings.hpp"
+#include "bindings_bits.hpp"
 #include "bindings_codes.hpp"
 #include "bindings_graph.hpp"
+#include "bits.hpp"
 #include "buffers.hpp"
 #include "dispatch.hpp"
 #include "graph_search.hpp"
@@ -30,24 +32,30 @@ namespace {
 // A stored graph, held open for searches from any number of threads.
 class StoredGraph {
  public:
-  StoredGraph(int metric, std::int64_t dim, BufferArg model, BufferArg codes, BufferArg lengths,
-              BufferArg links, BufferArg entries, const std::optional<BufferArg>& norms,
-              const BlocksArg& code_blocks, const BlocksArg& link_blocks,
-              const std::optional<BufferArg>& coarse, const std::optional<BufferArg>& coarse_lengths,
-              const BlocksArg& coarse_blocks)
-      : metric_(coded_metric(metric)),
+  StoredGraph(int metric, std::int64_t dim, BufferArg model, BufferArg codes,
+              const std::optional<BufferArg>& lengths, BufferArg links, BufferArg entries,
+              const std::optional<BufferArg>& norms, const BlocksArg& code_blocks,
+              const BlocksArg& link_blocks, const std::optional<BufferArg>& coarse,
+              const std::optional<BufferArg>& coarse_lengths, const BlocksArg& coarse_blocks)
+      : metric_(graph_metric(metric)),
         dim_(at_least_one(dim, "dim")),
-        codes_(codes, "codes"),
-        lengths_(lengths, "lengths"),
+        codes_(metric_, codes, lengths),
         links_(links, "links"),
         entries_(entries, "entries"),
-        model_(model_of(Buffer<const double>(model, "model"), dim_)),
-        code_blocks_(code_blocks, codes_.data(), codes_.size()),
+        code_blocks_(code_blocks, codes_.view().data, codes_.size()),
         link_blocks_(link_blocks, links_.data(), links_.size() * sizeof(std::uint32_t)) {
-    graph_.codes = codes_of(metric_, codes_, lengths_);
+    graph_.codes = codes_.view();
+    const bool bits = metric_ == Metric::kHamming;
+    if (bits) {
+      values_.emplace(model, "model").expect_size(2 * dim_);
+      if (coarse) throw nb::value_error("bits have no coarse codes");
+    } else {
+      model_ = model_of(Buffer<const double>(model, "model"), dim_);
+    }
     coarse_.emplace(coarse, coarse_lengths, graph_.codes);
     coarse_blocks_.emplace(coarse_blocks, graph_.codes.coarse, coarse_->size());
-    if (graph_.codes.stride != code_stride(dim_)) codes_.fail("has rows of another length than the model's");
+    if (graph_.codes.stride != (bits ? 8 * bit_words(dim_) : code_stride(dim_)))
+      codes_.fail("has rows of another length than the model's");
     if (metric_ == Metric::kDot) {
       if (!norms) throw nb::value_error("norms are needed for the inner product");
       norms_.emplace(*norms, "norms");
@@ -116,6 +124,7 @@ class StoredGraph {
     task.graph = graph_;
     task.blocks = {code_blocks_.get(), coarse_blocks_->get(), link_blocks_.get()};
     task.model = &model_;
+    task.values = values_ ? words_of(values_->data()) : nullptr;
     task.metric = metric_;
     task.vectors = vectors;
     task.dim = dim_;
@@ -125,12 +134,12 @@ class StoredGraph {
  private:
   Metric metric_;
   std::size_t dim_;
-  Buffer<const std::uint8_t> codes_;
-  Buffer<const std::int32_t> lengths_;
+  NodeCodes codes_;
   Buffer<const std::uint32_t> links_;
   Buffer<const std::uint32_t> entries_;
   std::optional<Buffer<const float>> norms_;
-  CodeModel model_;
+  CodeModel model_{};
+  std::optional<Buffer<const float>> values_;
   Blocks code_blocks_;
   Blocks link_blocks_;
   std::optional<CoarseCodes> coarse_;
@@ -206,12 +215,16 @@ class SingleSearch {
 
 void bind_graph_search(nb::module_& m) {
   nb::class_<StoredGraph>(m, "StoredGraph", "A graph over codes, searched in place.")
-      .def(nb::init<int, std::int64_t, BufferArg, BufferArg, BufferArg, BufferArg, BufferArg,
-                    const std::optional<BufferArg>&, const BlocksArg&, const BlocksArg&,
+      .def(nb::init<int, std::int64_t, BufferArg, BufferArg, const std::optional<BufferArg>&, BufferArg,
+                    BufferArg, const std::optional<BufferArg>&, const BlocksArg&, const BlocksArg&,
                     const std::optional<BufferArg>&, const std::optional<BufferArg>&, const BlocksArg&>(),
-           "metric"_a, "dim"_a, "model"_a, "codes"_a, "lengths"_a, "links"_a, "entries"_a,
+           "metric"_a, "dim"_a, "model"_a, "codes"_a, "lengths"_a.none(), "links"_a, "entries"_a,
            "norms"_a = nb::none(), "code_blocks"_a = nb::none(), "link_blocks"_a = nb::none(),
-           "coarse"_a = nb::none(), "coarse_lengths"_a = nb::none(), "coarse_blocks"_a = nb::none())
+           "coarse"_a = nb::none(), "coarse_lengths"_a = nb::none(), "coarse_blocks"_a = nb::none(),
+           R"(Hold a graph open.
+
+Under hamming `model` is float32[2, dim], as find_values leaves it, `codes` are those of encode_bits, and there
+are no lengths and no coarse codes; a query with a third value finds nothing, and no vector is compared for it.)")
       .def(
           "search", &StoredGraph::search, "vectors"_a, "queries"_a, "k"_a, "breadth"_a, "scored"_a,
           "out_rows"_a, "out_distances"_a, "out_counts"_a, "out_visited"_a, nb::kw_only(),

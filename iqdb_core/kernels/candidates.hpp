@@ -20,6 +20,8 @@ class Candidates {
   Candidates(std::size_t n, const std::uint8_t* mask, std::size_t block_rows, bool fill_gaps);
 
   std::size_t count() const { return count_; }
+  // Whether all rows of a range are handed out, candidates or not.
+  bool every_row() const { return every_row_; }
   bool has(std::size_t row) const { return mask_ == nullptr || (mask_[row / 8] >> (row % 8) & 1) != 0; }
 
   struct Range {

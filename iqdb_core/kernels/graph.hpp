@@ -25,7 +25,8 @@ inline constexpr std::size_t kMaxDegree = 1024;
 // A pool entry spends one bit of the node's number on "expanded".
 inline constexpr std::size_t kMaxNodes = std::size_t{1} << 31;
 
-// Codes of all nodes. The key of a pair grows with its distance; keys are exact integers.
+// Codes of all nodes. The key of a pair grows with its distance; keys are exact integers. Under hamming codes
+// have a bit a component (bits.hpp), and keys are the distances.
 struct Codes {
   CodeSum sum;
   const std::uint8_t* data;     // [n][stride]

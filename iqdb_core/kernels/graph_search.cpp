@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstring>
 #include <mutex>
 
+#include "bits.hpp"
 #include "graph_filtered.hpp"
 #include "threads.hpp"
 #include "topk.hpp"
@@ -62,14 +64,8 @@ class Search {
 
   bool one(std::size_t i, Scratch& scratch) {
     const float* const query = task_.queries + i * task_.dim;
-    const Codes& codes = task_.graph.codes;
-    scratch.code.resize(codes.stride);
-    QueryCode coded{scratch.code.data()};
-    if (task_.metric == Metric::kDot) {
-      coded.offset = encode_direction(*task_.model, query, task_.dim, scratch.code.data());
-    } else {
-      encode_query(*task_.model, codes.sum == CodeSum::kDot, query, task_.dim, scratch.code.data());
-    }
+    QueryCode coded{};
+    if (!encode(query, scratch, &coded)) return give_up(i, scratch);
     if (!(task_.filtered ? walk_matches(i, coded, scratch) : walk_all(i, coded, scratch))) return false;
 
     const std::vector<Candidate>& chosen = scratch.chosen;
@@ -93,6 +89,34 @@ class Search {
     task_.out_counts[i] = static_cast<std::int64_t>(write_smallest(
         hits, task_.k, task_.width, task_.out_rows + i * task_.width, task_.out_distances + i * task_.width));
     task_.out_visited[2 * i + 1] = scratch.stuck ? 0 : static_cast<std::int64_t>(chosen.size());
+    return true;
+  }
+
+  // False when the codes of rows say too little about their distances to the query.
+  bool encode(const float* query, Scratch& scratch, QueryCode* coded) const {
+    const Codes& codes = task_.graph.codes;
+    scratch.code.resize(codes.stride);
+    coded->bytes = scratch.code.data();
+    if (task_.metric == Metric::kHamming) {
+      const BitQuery bits = encode_bit_query(task_.values, query, task_.dim);
+      std::memcpy(scratch.code.data(), bits.code.data(), codes.stride);
+      return bits.foreign == 0;
+    }
+    if (task_.metric == Metric::kDot) {
+      coded->offset = encode_direction(*task_.model, query, task_.dim, scratch.code.data());
+    } else {
+      encode_query(*task_.model, codes.sum == CodeSum::kDot, query, task_.dim, scratch.code.data());
+    }
+    return true;
+  }
+
+  // Nothing was found for the query: the caller has to scan.
+  bool give_up(std::size_t i, Scratch& scratch) {
+    scratch.hits.clear();
+    task_.out_counts[i] = static_cast<std::int64_t>(write_smallest(scratch.hits, task_.k, task_.width,
+                                                                   task_.out_rows + i * task_.width,
+                                                                   task_.out_distances + i * task_.width));
+    task_.out_visited[2 * i] = task_.out_visited[2 * i + 1] = 0;
     return true;
   }
 

@@ -43,8 +43,10 @@ Walker::Candidate Walker::at(std::size_t i) const {
 
 void Walker::keys(const Kernels& kernels, const Codes& codes, const QueryCode& query,
                   std::span<const std::uint32_t> nodes, std::int32_t* out) {
-  const void* const terms = codes.norms != nullptr ? static_cast<const void*>(codes.norms) : codes.lengths;
-  for (const std::uint32_t node : nodes) __builtin_prefetch(static_cast<const std::int32_t*>(terms) + node);
+  if (codes.sum == CodeSum::kDot) {
+    const void* const terms = codes.norms != nullptr ? static_cast<const void*>(codes.norms) : codes.lengths;
+    for (const std::uint32_t node : nodes) __builtin_prefetch(static_cast<const std::int32_t*>(terms) + node);
+  }
   kernels.code_sums(codes.sum, {codes.data, codes.stride, nodes.data(), nodes.size(), query.bytes, out});
   if (codes.sum != CodeSum::kDot) return;
   if (codes.norms != nullptr) {

@@ -1,5 +1,6 @@
 #include "table.hpp"
 
+#include "bit_kernels.hpp"
 #include "canonical.hpp"
 #include "code_kernels.hpp"
 #include "code_tiles.hpp"
@@ -38,6 +39,9 @@ const Kernels& kernels() {
       .nearest_words = nearest_words,
       .word_values = word_values,
       .word_steps = word_steps,
+      .bit_scan = bit_scan,
+      .bit_split = kBitSplit,
+      .bit_tiles = kBitTiles,
       .code_scan = code_scan,
       .code_pick = code_pick,
       .code_panel_lanes = kCodePanelLanes,

@@ -9,9 +9,11 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "bit_table.hpp"
 #include "code_table.hpp"
 #include "ivf_table.hpp"
 #include "metric.hpp"
+#include "sink.hpp"
 
 namespace iqdb {
 
@@ -22,13 +24,6 @@ enum class Pass : int {
   kAbsolute,  // |q[i] - x[i]|
   kMinimum,   // min(q[i], x[i])
   kBits,      // 1 where the bits of q[i] and x[i] differ
-};
-
-// Called for each pair that a tile cannot exclude: `row` counts from the block's first row, `lane`
-// from the panel's first query. It may lower the limits that it was called under.
-struct Sink {
-  void (*candidate)(void* self, std::size_t row, std::size_t lane);
-  void* self;
 };
 
 // One panel of queries against one block of rows.
@@ -123,6 +118,13 @@ struct Kernels {
   void (*nearest_words)(bool absolute, const WordTask& task);
   void (*word_values)(bool absolute, const WordTableTask& task);
   void (*word_steps)(const WordStepsTask& task);
+
+  // Returns how many rows were kept.
+  std::size_t (*bit_scan)(const BitScanTask& task);
+  // Tiles of the codes of n_rows rows, [ceil(n_rows / kBitTileRows)][16 * words][kBitTileRows], without what
+  // pads the last. Null, like bit_tiles, where the CPU has no instruction for that: scans are then as fast.
+  void (*bit_split)(const std::uint8_t* codes, std::size_t n_rows, std::size_t words, std::uint8_t* halves);
+  void (*bit_tiles)(const BitTileTask& task);
 
   // sums[i] of a query's code and the codes of rows, which are padded like those of a TileTask, as sums are.
   void (*code_scan)(const std::uint8_t* const* rows, std::size_t n_rows, std::size_t stride,

@@ -23,6 +23,7 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "IQDB_NUM_THREADS"):
 sys.path.insert(0, str(Path(__file__).parent))
 
 import approximate  # noqa: E402
+import bits  # noqa: E402
 import data as datasets  # noqa: E402
 import exact  # noqa: E402
 import filtered  # noqa: E402
@@ -36,6 +37,7 @@ from measure import Figure  # noqa: E402
 GROUPS = {
     "startup": startup.figures,
     "exact": exact.figures,
+    "bits": bits.figures,
     "imports": imports.figures,
     "writes": writes.figures,
     "approximate": approximate.figures,

@@ -20,7 +20,8 @@ from iqdb_core import (
     indexing,
 )
 from iqdb_core.index import SUPPORTED_INDEX_KINDS
-from iqdb_core.index.hnsw import BOUNDS, CODES, ENTRIES, LENGTHS, LINKS, MODEL, HnswIndex
+from iqdb_core.index.hnsw import HnswIndex
+from iqdb_core.index.hnsw_arrays import BOUNDS, CODES, ENTRIES, LENGTHS, LINKS, MODEL
 from iqdb_core.types import IndexKind
 
 N, DIM = 3000, 16

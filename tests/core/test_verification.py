@@ -28,6 +28,7 @@ ROWS, DIM = 600, 16
 KINDS = {
     "flat": FlatConfig(),
     "hnsw": HnswConfig(m=4, ef_construction=20),
+    "hnsw-bits": HnswConfig(m=4, ef_construction=20),
     "ivf": IvfConfig(n_clusters=12),
     "ivf-pq": IvfConfig(n_clusters=6, use_pq=True, pq_subvectors=4),
     "ivf-half": IvfConfig(n_clusters=6, use_pq=True, pq_subvectors=32),
@@ -38,6 +39,8 @@ Change = Callable[[Any], None]
 def make(path: Path, kind: str, metric: str = "euclidean") -> Path:
     dim = 64 if kind == "ivf-half" else DIM
     vectors = np.random.default_rng(5).standard_normal((ROWS, dim), np.float32)
+    if kind == "hnsw-bits":
+        vectors, metric = np.sign(vectors), "hamming"
     config = IqdbConfig(dim=dim, metric=metric, index=KINDS[kind], database_id=bytes(16))
     with Iqdb.create(path, config) as db:
         db.upsert_many(np.arange(ROWS)[::-1].copy(), vectors, [{"n": row} for row in range(ROWS)])
@@ -119,7 +122,7 @@ def test_a_whole_index_of_any_kind_is_whole(
         assert report.index == {}
         return
     assert report.index["kind"] == kind.partition("-")[0]
-    if kind == "hnsw":
+    if report.index["kind"] == "hnsw":
         assert (report.index["nodes"], report.index["unreachable_nodes"]) == (ROWS, 0)
     if level == "records":
         found = report.records
@@ -157,6 +160,10 @@ CHANGES = [
     ("hnsw", "hnsw.codes", add((44, 3), 1), "is not what the vectors give, for 1 row; the first is row 44"),
     ("hnsw", "hnsw.lengths", add(slice(10, 12), 1), "for 2 rows; the first is row 10"),
     ("hnsw", "hnsw.bounds", put((1, 5), 0.0), "is not what the vectors give, for 1 row; the first is row 5"),
+    ("hnsw-bits", "hnsw.bits", add((44, 1), 1), "what the vectors give, for 1 row; the first is row 44"),
+    ("hnsw-bits", "hnsw.bits", add((5, 7), 1), "is not what the vectors give, for 1 row; the first is row 5"),
+    ("hnsw-bits", "hnsw.links", put((9, 0), ROWS), "name a node that there is not; the first is of node 9"),
+    ("hnsw-bits", "hnsw.entries", put(0, ROWS), f"names node {ROWS} of {ROWS}"),
     ("ivf", "ivf.offsets", put(1, ROWS + 1), f"does not ascend from 0 to {ROWS}"),
     ("ivf", "ivf.rows", put(4, ROWS), f"names row {ROWS} of {ROWS}"),
     ("ivf", "ivf.rows", copy(4, 5), "lacks 1 rows"),
@@ -177,11 +184,21 @@ def test_a_wrong_index_under_right_checksums_is_found(
     assert problem in report.findings[0].problem
     assert report.works[0] == "all records: they are whole, only the index is damaged"
     assert report.works[-1] == "rebuilding the index from the records (optimize)"
-    misleads = name in {"hnsw.model", "hnsw.codes", "hnsw.bounds"}
+    misleads = name in {"hnsw.model", "hnsw.codes", "hnsw.bounds", "hnsw.bits"}
     assert ("exact search (search --exact)" in report.works) != misleads
     # Codes that are wrong may lead exact search astray, so records are not asked for through them.
     asked = altered(tmp_path, images, kind, name, change, level="records").records
     assert bool(asked) != misleads
+
+
+@pytest.mark.parametrize("row", [0, 1])
+def test_bits_that_stand_for_other_values_are_found(
+    tmp_path: Path, images: dict[str, bytes], row: int
+) -> None:
+    report = altered(tmp_path, images, "hnsw-bits", "hnsw.values", put((row, 2), 0.25))
+    assert [finding.part for finding in report.findings] == ["section hnsw.bits"]
+    assert "is not what the vectors give" in report.findings[0].problem
+    assert "exact search (search --exact)" not in report.works
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,16 @@ def words(n: int, dim: int, noisy: bool = False) -> list[Row]:
     return rows
 
 
+def two_valued(n: int, dim: int) -> list[Row]:
+    """Return rows each of whose components takes two values: two zeros, one value alone, or -1 and 1."""
+    rows: list[Row] = []
+    for i in range(n):
+        components = [1.0 if number(i, j) % 2 else -1.0 for j in range(dim)]
+        components[:2] = [components[0] * 0.0, 7.0]
+        rows.append((i, components, None))
+    return rows
+
+
 def special_vectors() -> list[Row]:
     return [
         (0, [0.0, -0.0, 1.0], None),
@@ -268,6 +278,15 @@ CASES = [
         shown=[0, 23],
     ),
     Case("hnsw-hamming", "No codes, so no sections.", plain(5), metric="hamming", index=HNSW),
+    Case(
+        "hnsw-bits",
+        "A bit a component; the log has a third value.",
+        two_valued(60, 70),
+        [("upsert", [("more", [0.5] * 70, None)])],
+        metric="hamming",
+        index=HNSW,
+        shown=[0, 1, 59, 60],
+    ),
     Case("ivf-cosine", "Lists around four centroids.", words(60, 5), index=IVF, shown=[0, 59]),
     Case("ivf-dot", "With the norms of the rows.", words(40, 40), metric="dot", index=IVF, shown=[0, 39]),
     Case("ivf-manhattan", "With a log.", words(30, 3), [UPSERT_WORD], metric="manhattan", index=IVF),

@@ -88,6 +88,26 @@ def check_codes(
             require(near(found[f"{prefix}.norms"].values[place], norm), f"norm of row {row}")
 
 
+def check_bits(found: dict[str, Part], m: int, vectors: list[bytes]) -> None:
+    """H5, of vectors as they are stored. Where nothing is found, nothing is wrong."""
+    n, words = len(vectors), [struct.unpack(f"<{len(x) // 4}I", x) for x in vectors]
+    taken = [{row[j] for row in words} for j in range(len(words[0]))]
+    if not found:
+        return
+    require(max(map(len, taken)) <= 2, "bits of components with three values")
+    require({f"hnsw.{name}" for name in ("values", "bits", "links", "entries")} == set(found), "sections")
+    dim = len(taken)
+    values, bits = found["hnsw.values"], found["hnsw.bits"]
+    require(values.shape == (2, dim) and bits.shape == (n, -(-dim // 64) * 8), "shapes of bits")
+    stored = [struct.unpack(f"<{dim}I", struct.pack(f"<{dim}f", *values.row(i))) for i in range(2)]
+    for i, row in enumerate(words):
+        code = [byte >> b & 1 for byte in bits.row(i) for b in range(8)]
+        require(not any(code[dim:]), f"bits behind row {i}")
+        require(all(stored[code[j]][j] == word for j, word in enumerate(row)), f"bits of row {i}")
+        require(all(not code[j] for j in range(dim) if stored[0][j] == stored[1][j]), f"a bit of row {i}")
+    check_links(found, m, n)
+
+
 def check_graph(found: dict[str, Part], metric: str, m: int, vectors: list[list[float]]) -> None:
     """H1 to H3."""
     n, dim = len(vectors), len(vectors[0])
@@ -111,6 +131,11 @@ def check_graph(found: dict[str, Part], metric: str, m: int, vectors: list[list[
             require(p <= whole and near(p, whole), f"p of row {row}")
     if "hnsw.coarse" in found:
         check_coarse(found, n, model.stride)
+    check_links(found, m, n)
+
+
+def check_links(found: dict[str, Part], m: int, n: int) -> None:
+    """H3: of n nodes, all of which can be reached."""
     links, entries = found["hnsw.links"], found["hnsw.entries"].values
     require(links.shape == (n, 2 * m) and all(entry < n for entry in entries), "links and entries")
     require(entries and len(set(entries)) == len(entries), "entries")
@@ -236,6 +261,8 @@ DTYPES = {
         "hnsw.entries": "u32",
         "hnsw.coarse": "u8",
         "hnsw.coarse-lengths": "i32",
+        "hnsw.values": "f32",
+        "hnsw.bits": "u8",
     },
     "ivf": {
         "ivf.model": "f64",
@@ -258,6 +285,9 @@ def check_index(data: bytes, snapshot: Snapshot) -> int:
     settings = snapshot.config["index"]
     found = read_index(data, DTYPES[settings["kind"]])
     metric, dim = snapshot.config["metric"], snapshot.config["dim"]
+    if metric == "hamming" and settings["kind"] == "hnsw" and snapshot.records:
+        check_bits(found, settings["m"], [record.vector for record in snapshot.records])
+        return len(found)
     if metric == "hamming" or snapshot.header["n_rows"] == 0:
         require(not found, "sections that say nothing")
         return 0

@@ -101,6 +101,62 @@ def test_an_index_that_is_scanned_often_makes_codes_and_finds_the_same(
         assert all(row % 3 == 1 for found in filtered for row, _ in found)
 
 
+def two_valued(n: int) -> np.ndarray:
+    """Rows of -1 and 1, but for a component that is 0 everywhere and one that is one of two zeros."""
+    generator = np.random.default_rng(7)
+    rows = np.where(generator.random((n, DIM)) < 0.5, -1, 1).astype(np.float32)
+    rows[:, 3] = 0
+    rows[:, 4] = np.copysign(np.float32(0), rows[:, 4])
+    return rows
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf"])
+def test_two_valued_vectors_that_are_scanned_often_are_compared_by_bits(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_bits: list[bool] = []
+    original = memory_codes.search_bits
+
+    def search_bits(*arguments: Any) -> tuple[int, int]:
+        by_bits.append(True)
+        return original(*arguments)
+
+    monkeypatch.setattr(memory_codes, "search_bits", search_bits)
+    monkeypatch.setattr(memory_codes, "_LEAST_ROWS", 10)
+    queries = two_valued(40)[20:]
+    queries[1, 3] = 5  # what no row has there
+    queries[2:5, 0] = 3
+    queries[5] = clustered()[0]
+    parts = [{"part": i % 3} for i in range(N)]
+    with Iqdb.open_in_memory_with(IqdbConfig(dim=DIM, metric=DistanceMetric.HAMMING, index=BUSY[kind])) as db:
+        db.upsert_many(range(N), two_valued(N), parts)
+        db.flush()
+        options: list[dict[str, Any]] = [{}, {"filter": "part = 1"}, {"max_distance": 4}]
+        plain = [hits(db, queries, exact=True, **given) for given in options]
+        assert not by_bits
+        hits(db, queries, exact=True)
+        plain_ones = [hits(db, queries[i : i + 1], exact=True) for i in range(3)]
+        assert by_bits
+        by_bits.clear()
+        for i in range(3):
+            assert plain_ones[i] == [plain[0][i]]
+        assert [hits(db, queries, exact=True, **given) for given in options] == plain
+        assert len(by_bits) == len(options)
+
+        # Rows that were not folded in are compared beside them, and may have a third value.
+        changed = two_valued(N)
+        changed[17], changed[2500] = queries[2], queries[5]
+        db.upsert_many([17, 2500], changed[[17, 2500]], [parts[17], parts[2500]])
+        before = [hits(db, queries, exact=True, **given) for given in options]
+        assert before[0][2][0] == (17, 0.0)
+        assert before[0][5][0] == (2500, 0.0)
+        db.flush()
+        by_bits.clear()
+        for _ in range(3):  # a third value is there, so that there are no bits any more
+            assert [hits(db, queries, exact=True, **given) for given in options] == before
+        assert not by_bits
+
+
 class Array:
     """A stored array, whole or damaged."""
 
