@@ -11,7 +11,6 @@
 
 #include "bindings.hpp"
 #include "buffers.hpp"
-#include "checksum.hpp"
 #include "xxh64_plain.hpp"
 
 namespace nb = nanobind;
@@ -21,21 +20,18 @@ namespace iqdb {
 namespace {
 
 std::tuple<std::int64_t, std::uint64_t, std::uint64_t, std::uint64_t> py_digest_plain(
-    BufferArg vectors_arg, std::size_t dim, BufferArg ids_arg, std::uint64_t first_rank, std::uint32_t prefix,
-    std::uint64_t first_block, BufferArg crcs_arg) {
+    BufferArg vectors_arg, std::size_t dim, BufferArg ids_arg, std::uint64_t first_rank) {
   const Buffer<const float> vectors(vectors_arg, "vectors");
   const Buffer<const std::uint64_t> ids(ids_arg, "ids");
-  const Buffer<std::uint32_t> crcs(crcs_arg, "crcs");
   // Not dim * ids.size(), which may be more than there are integers.
   if (dim == 0 || vectors.size() % dim != 0 || vectors.size() / dim != ids.size()) {
     vectors.fail("must have `dim` components for each id");
   }
   const PlainRecords records{vectors.data(), {ids.data(), ids.size()}, dim};
-  crcs.expect_size((records.size_bytes() + kBlockBytes - 1) / kBlockBytes);
   PlainDigest found;
   {
     const nb::gil_scoped_release release;
-    found = digest_plain(records, first_rank, prefix, first_block, {crcs.data(), crcs.size()});
+    found = digest_plain(records, first_rank);
   }
   return {found.bad, found.sum.h0, found.sum.h1, found.sequence};
 }
@@ -54,12 +50,10 @@ bool py_ids_ascend(BufferArg ids_arg, std::optional<std::uint64_t> below) {
 }  // namespace
 
 void bind_plain(nb::module_& m) {
-  m.def("digest_plain", py_digest_plain, "vectors"_a, "dim"_a, "ids"_a, "first_rank"_a, "prefix"_a,
-        "first_block"_a, "crcs"_a,
-        "Digest, order and block checksums of records with integer ids and no metadata, in one pass. The "
-        "first record begins block first_block of its section; crcs[i] becomes the checksum of block "
-        "first_block + i. Returns (bad, low, high, sequence): the first component that is not finite, or "
-        "-1; the sums of the record hashes; the sum of the ids' first hashes, each times 2 rank + 1.");
+  m.def("digest_plain", py_digest_plain, "vectors"_a, "dim"_a, "ids"_a, "first_rank"_a,
+        "Digest and order of records with integer ids and no metadata, in one pass. Returns (bad, low, high, "
+        "sequence): the first component that is not finite, or -1; the sums of the record hashes; the sum of "
+        "the ids' first hashes, each times 2 rank + 1.");
   m.def("number_ids", py_number_ids, "first"_a, "out"_a, "out[i] = first + i, modulo 2^64.");
   m.def("ids_ascend", py_ids_ascend, "ids"_a, "below"_a.none(),
         "Whether the integer ids ascend strictly, the first above `below` unless that is None.");

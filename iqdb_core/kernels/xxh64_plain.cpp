@@ -3,28 +3,24 @@
 #include <algorithm>
 #include <vector>
 
-#include "checksum.hpp"
 #include "dispatch.hpp"
 #include "xxh64_records.hpp"
 
 namespace iqdb {
 namespace {
 
-// Small enough to stay in a CPU's own cache between the three looks at it.
+// Small enough to stay in a CPU's own cache between the two looks at it.
 constexpr size_t kPieceBytes = size_t{1} << 16;
 
 }  // namespace
 
-PlainDigest digest_plain(const PlainRecords& records, uint64_t first_rank, uint32_t prefix,
-                         uint64_t first_block, std::span<uint32_t> crcs) {
+PlainDigest digest_plain(const PlainRecords& records, uint64_t first_rank) {
   const size_t n = records.ids.size();
   const size_t row_bytes = records.dim * sizeof(float);
   const size_t rows_at_once = std::max<size_t>(1, kPieceBytes / std::max<size_t>(row_bytes, 1));
   const auto* const bytes = reinterpret_cast<const uint8_t*>(records.vectors);
-  const size_t end = records.size_bytes();
   std::vector<HashPair> hashes(3 * std::min(rows_at_once, n));
   PlainDigest found;
-  size_t block = 0;
   for (size_t start = 0; start < n; start += rows_at_once) {
     const size_t count = std::min(rows_at_once, n - start);
     const float* const values = records.vectors + start * records.dim;
@@ -42,12 +38,6 @@ PlainDigest digest_plain(const PlainRecords& records, uint64_t first_rank, uint3
     found.sum += combine_digest(count, id_hashes, vector_hashes, no_metadata, nullptr);
     for (size_t i = 0; i < count; ++i) {
       found.sequence += id_hashes[i].h0 * (2 * (first_rank + start + i) + 1);
-    }
-    const size_t stop = (start + count) * row_bytes;
-    for (; block * kBlockBytes < stop; ++block) {
-      const size_t size = std::min(kBlockBytes, end - block * kBlockBytes);
-      if (block * kBlockBytes + size > stop) break;  // the rest of it comes with the next rows
-      crcs[block] = crc32c_block(prefix, first_block + block, bytes + block * kBlockBytes, size);
     }
   }
   return found;

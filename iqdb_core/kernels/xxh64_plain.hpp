@@ -13,8 +13,6 @@ struct PlainRecords {
   const float* vectors;  // [ids.size()][dim]
   std::span<const uint64_t> ids;
   size_t dim;
-
-  size_t size_bytes() const { return ids.size() * dim * sizeof(float); }
 };
 
 // What one pass over records finds.
@@ -24,11 +22,8 @@ struct PlainDigest {
   int64_t bad = -1;       // the first component that is no finite number; then nothing else counts
 };
 
-// Digest, order and block checksums of records in one pass, in which every byte comes from memory once.
-// The first record has rank `first_rank` among all, and its first byte begins block `first_block` of the
-// section; `crcs` has one entry for every block that the records touch.
-PlainDigest digest_plain(const PlainRecords& records, uint64_t first_rank, uint32_t prefix,
-                         uint64_t first_block, std::span<uint32_t> crcs);
+// Digest and order of records in one pass. The first has rank `first_rank` among all.
+PlainDigest digest_plain(const PlainRecords& records, uint64_t first_rank);
 
 // Says whether ids ascend strictly, all of them above `below` unless there is none.
 bool ids_ascend(std::span<const uint64_t> ids, const uint64_t* below);
