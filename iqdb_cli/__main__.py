@@ -19,6 +19,8 @@ def main() -> int:
         return guarded(_run)
     except KeyboardInterrupt:
         return 130
+    finally:
+        gc.freeze()  # what is left goes with the process: nobody need look through it once more
 
 
 def _run() -> int:

@@ -777,6 +777,19 @@ def parse_jsonl(
         JsonlError: a line is not as above, has a key twice, or exceeds a limit.
     """
 
+def digest_plain(vectors: Buffer, dim: int, ids: Buffer, first_rank: int) -> tuple[int, int, int, int]:
+    """
+    Digest and order of records with integer ids and no metadata, in one pass. Returns (bad, low, high, sequence): the first component that is not finite, or -1; the sums of the record hashes; the sum of the ids' first hashes, each times 2 rank + 1.
+    """
+
+def number_ids(first: int, out: Buffer) -> None:
+    """out[i] = first + i, modulo 2^64."""
+
+def ids_ascend(ids: Buffer, below: int | None) -> bool:
+    """
+    Whether the integer ids ascend strictly, the first above `below` unless that is None.
+    """
+
 def copy_vector(vector: object, dim: int) -> bytes | None:
     """
     A copy of a float32[dim] buffer whose components are finite; None for anything else.

@@ -14,8 +14,9 @@ import numpy as np
 from iqdb_core.batches import slab_rows, view_digest, view_sequence
 from iqdb_core.digest import batch_digest, sequence_sum
 from iqdb_core.errors import DuplicateIdError, InvalidParameterError
-from iqdb_core.fold import NewSnapshot, append_view, replace
+from iqdb_core.fold import append_view, replace
 from iqdb_core.indexing import Origin, add_index
+from iqdb_core.new_snapshot import NewSnapshot
 from iqdb_core.opening import HandleSettings, check_buildable, check_free, database_id, install_new
 from iqdb_core.reports import BulkReport
 from iqdb_core.sources import checked_batch

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from iqdb_core.fold import NewSnapshot
     from iqdb_core.index.protocol import IndexArrays
+    from iqdb_core.new_snapshot import NewSnapshot
     from iqdb_core.storage.snapshot import Snapshot
     from iqdb_core.storage.snapshot_writer import SnapshotSummary, SnapshotWriter
     from iqdb_core.view import Base, View

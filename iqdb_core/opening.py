@@ -254,7 +254,7 @@ def create(path: str | os.PathLike[str], config: IqdbConfig, files: FileSystem =
         SnapshotMissingError: a log is there without its snapshot.
         FileIOError: the system refused, for example because the directory does not exist.
     """
-    from iqdb_core.fold import NewSnapshot
+    from iqdb_core.new_snapshot import NewSnapshot
 
     real = check_free(path, files)
     with NewSnapshot(real, files) as new:
@@ -309,7 +309,7 @@ def database_id(config: IqdbConfig) -> bytes:
 
 def open_in_memory(config: IqdbConfig, files: FileSystem = OS_FILES) -> Store:
     """Return a database that lives in memory and ends with its handle."""
-    from iqdb_core.fold import NewSnapshot
+    from iqdb_core.new_snapshot import NewSnapshot
 
     with NewSnapshot(None, files) as new:
         write_empty(new, config)

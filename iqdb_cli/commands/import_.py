@@ -41,16 +41,22 @@ from iqdb_cli.input_options import (
     VectorField,
     split_columns,
 )
+from iqdb_cli.inputs.npy_checks import numbered
+from iqdb_cli.inputs.options import InputOptions
+from iqdb_cli.inputs.plain_npy import open_plain_npy
 from iqdb_cli.inputs.source import ByteSource, InputKind, kind_of
 from iqdb_cli.options import Database, Threads, Wait
+from iqdb_cli.progress import ProgressBar, rate_text
 from iqdb_cli.termination import taken_back_when_terminated
 from iqdb_core.config import Compression, IqdbConfig
-from iqdb_core.database import Iqdb
 from iqdb_core.errors import ConfigConflictError, DatabaseNotFoundError, DuplicateIdError
-from iqdb_core.types import DistanceMetric
+from iqdb_core.plain_load import create_from_plain, is_loadable
+from iqdb_core.types import DistanceMetric, IndexKind
 
 if TYPE_CHECKING:
+    from iqdb_cli.inputs.plain_npy import PlainNpy
     from iqdb_cli.inputs.readers import Inputs
+    from iqdb_core.database import Iqdb
     from iqdb_core.reports import BulkReport
 
 
@@ -153,10 +159,6 @@ def command(
     as it was, and one that did not exist does not exist. Sources are streamed: their size does not
     matter. float64 values and integers become the nearest float32; a 1-D .npy array is one record.
     """
-    from iqdb_cli.inputs.reader import InputOptions
-    from iqdb_cli.inputs.readers import Inputs
-    from iqdb_cli.progress import ProgressBar, rate_text
-
     if no_metadata and (columns or metadata or metadata_field):
         raise UsageError("--no-metadata excludes --columns, --metadata and --metadata-field")
     options = InputOptions(
@@ -187,6 +189,52 @@ def command(
     if not exists and metric is None and not (len(sources) == 1 and _is_database(sources[0], input_format)):
         raise DatabaseNotFoundError(db)
     started = time.monotonic()
+    report = None
+    if not exists and len(sources) == 1 and options == InputOptions(kind=input_format):
+        report = _import_plain(db, sources[0], input_format, wanted, threads, first_id)
+    if report is None:
+        report = _import(
+            db, sources, options, wanted, threads, first_id, exists=exists,
+            wait=wait, allow_empty=allow_empty, on_duplicate=on_duplicate,
+        )  # fmt: skip
+    taken = rate_text(report.rows_read, time.monotonic() - started)
+    terminal.note(f"{db}: {taken}: {_counts(report)}")
+
+
+def _import_plain(
+    db: str, path: str, kind: InputKind | None, wanted: _Wanted, threads: int | None, first_id: int
+) -> BulkReport | None:
+    """Import a .npy file whose bytes can be taken as they are into a new database; None if it cannot be."""
+    source = open_plain_npy(path, kind)
+    if source is None:
+        return None
+    with closing(source):
+        config = wanted.config(source, threads)
+        plain = config.index.kind is IndexKind.FLAT and str(config.compression) == "none"
+        if not plain or not is_loadable(source.dim) or first_id + source.n_rows > 2**64:
+            return None
+        terminal.note(numbered(path))
+        with ProgressBar("import", source.fraction) as progress:
+            return create_from_plain(db, config, source, first_id=first_id, progress=progress.update)
+
+
+def _import(
+    db: str,
+    sources: list[str],
+    options: InputOptions,
+    wanted: _Wanted,
+    threads: int | None,
+    first_id: int,
+    *,
+    exists: bool,
+    wait: float,
+    allow_empty: bool,
+    on_duplicate: OnDuplicate,
+) -> BulkReport:
+    """Import records of any kind into a database, which is created unless it exists."""
+    from iqdb_cli.inputs.readers import Inputs
+    from iqdb_core.database import Iqdb
+
     handle = Iqdb.open_existing(db, threads=threads, lock_wait=wait) if exists else None
     try:
         dim = None if handle is None else handle.dim
@@ -201,14 +249,13 @@ def command(
                 terminal.note(text)
             try:
                 if handle is not None:
-                    report = handle.bulk_load(
+                    return handle.bulk_load(
                         batches, on_duplicate=on_duplicate.value, progress=progress.update
                     )
-                else:
-                    config = wanted.config(inputs, threads)
-                    report = Iqdb.create_from(
-                        db, config, batches, on_duplicate=on_duplicate.value, progress=progress.update
-                    )
+                config = wanted.config(inputs, threads)
+                return Iqdb.create_from(
+                    db, config, batches, on_duplicate=on_duplicate.value, progress=progress.update
+                )
             except DuplicateIdError as error:
                 if error.row is None:
                     raise
@@ -217,8 +264,6 @@ def command(
     finally:
         if handle is not None:
             handle.close(compact=False)
-    taken = rate_text(report.rows_read, time.monotonic() - started)
-    terminal.note(f"{db}: {taken}: {_counts(report)}")
 
 
 def _is_database(path: str, kind: InputKind | None) -> bool:
@@ -255,7 +300,7 @@ class _Wanted:
         self._model = model
         self._database_id = None if database_id is None else parse_database_id(database_id)
 
-    def config(self, inputs: Inputs, threads: int | None) -> IqdbConfig:
+    def config(self, inputs: Inputs | PlainNpy, threads: int | None) -> IqdbConfig:
         """Return the configuration of a new database: what was asked for, else that of a database source."""
         source = inputs.config
         if source is None:

@@ -12,8 +12,9 @@ import numpy as np
 
 from iqdb_cli.inputs import guess
 from iqdb_cli.inputs.guess import Field, FieldKind
+from iqdb_cli.inputs.options import MAX_BATCH_ROWS, InputOptions
 from iqdb_cli.inputs.read_ahead import read_ahead
-from iqdb_cli.inputs.reader import MAX_BATCH_ROWS, InputOptions, SourceBatch
+from iqdb_cli.inputs.reader import SourceBatch, numbered_ids
 from iqdb_cli.inputs.source import BadInputError, ByteSource
 from iqdb_cli.queries import parse_json
 from iqdb_core import _kernels
@@ -309,7 +310,7 @@ def _kind_text(value: Any) -> str:
 
 def _ids_of(parsed: _kernels.JsonlBatch, first_id: int) -> Ids:
     if not parsed.has_ids:
-        return Ids.from_u64(np.arange(first_id, first_id + parsed.n_rows, dtype=np.uint64))
+        return numbered_ids(first_id, parsed.n_rows)
     if parsed.ids_all_u64:
         return Ids.from_u64(np.frombuffer(parsed.ids_u64, np.uint64))
     return Ids.from_var(

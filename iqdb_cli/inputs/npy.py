@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from iqdb_cli.inputs.npy_header import NpyHeader, NpyHeaderError, read_npy_header
+from iqdb_cli.inputs.npy_checks import ended_early, numbered, read_checked_header
+from iqdb_cli.inputs.npy_header import NpyHeaderError
 from iqdb_cli.inputs.read_ahead import read_ahead
-from iqdb_cli.inputs.reader import InputOptions, SourceBatch, rows_per_batch
+from iqdb_cli.inputs.reader import InputOptions, SourceBatch, numbered_ids, rows_per_batch
 from iqdb_cli.inputs.sidecar import IdRows, MetadataRows, open_id_rows, open_metadata_rows
 from iqdb_cli.inputs.source import BadInputError, ByteSource, place_of
 from iqdb_core.errors import InvalidVectorError
-from iqdb_core.records import Ids
-from iqdb_core.types import MAX_DIM, MAX_ROWS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,30 +43,13 @@ class NpyReader:
         self._source = source
         self._options = options
         self._done_rows = 0
-        self._header = self._read_header()
+        self._header = read_checked_header(source)
         self.dim = self._header.dim
         self.total_rows: int | None = self._header.rows
         self._ids: IdRows | None = open_id_rows(options.ids_path, self.name, self._header.rows)
         self._metadata: MetadataRows | None = open_metadata_rows(options, self.name, self._header.rows)
         if self._ids is None:
-            self.notes.append(f"{self.name}: row numbers as ids")
-
-    def _read_header(self) -> NpyHeader:
-        source = self._source
-        try:
-            header = read_npy_header(source)
-            if source.size_bytes is not None:
-                header.check_data_bytes(source.size_bytes - source.offset)
-        except NpyHeaderError as error:
-            empty = source.offset == 0 and not source.peek(1)
-            reason = "is empty, expected a .npy array" if empty else str(error)
-            raise BadInputError(self.name, reason) from None
-        if header.rows > MAX_ROWS:
-            raise BadInputError(self.name, f"declares {header.rows} rows, expected at most {MAX_ROWS}")
-        if not 1 <= header.dim <= MAX_DIM:
-            found = f"holds vectors of {header.dim} components"
-            raise BadInputError(self.name, f"{found}, expected 1 to {MAX_DIM}")
-        return header
+            self.notes.append(numbered(self.name))
 
     def batches(self, first_id: int) -> Generator[SourceBatch]:
         """Yield the records; rows without an id of their own are numbered from `first_id`."""
@@ -88,7 +70,7 @@ class NpyReader:
             if self._ids is not None:
                 ids = self._ids.take(len(vectors))
             else:
-                ids = Ids.from_u64(np.arange(first_id + start, first_id + stop, dtype=np.uint64))
+                ids = numbered_ids(first_id + start, stop - start)
             metadata = self._metadata.take(len(vectors)) if self._metadata is not None else None
             yield SourceBatch(ids, vectors, metadata, start, self.name)
             start = stop
@@ -119,9 +101,7 @@ class NpyReader:
         got = self._source.readinto(view)
         if got != len(view):
             whole = start + got // (self.dim * self._header.item_bytes)
-            raise BadInputError(
-                self.name, f"ends after {whole:,} whole rows, its header declares {self._header.rows:,}"
-            )
+            raise ended_early(self.name, whole, self._header.rows)
 
     def _column_major(self, rows_at_once: int) -> Iterator[NDArray[np.float32]]:
         header = self._header

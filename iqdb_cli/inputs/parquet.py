@@ -12,24 +12,18 @@ from collections.abc import Generator, Iterator
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from iqdb_cli.inputs import guess
 from iqdb_cli.inputs.arrow_columns import describe_field, ids_of, vectors_of
 from iqdb_cli.inputs.arrow_roles import MetadataRole, Roles, roles_of
+from iqdb_cli.inputs.options import MAX_BATCH_ROWS, InputOptions
 from iqdb_cli.inputs.read_ahead import read_ahead
-from iqdb_cli.inputs.reader import (
-    BATCH_BYTES,
-    MAX_BATCH_ROWS,
-    InputOptions,
-    SourceBatch,
-    rows_per_batch,
-)
+from iqdb_cli.inputs.reader import BATCH_BYTES, SourceBatch, numbered_ids, rows_per_batch
 from iqdb_cli.inputs.source import BadInputError, ByteSource, place_of
 from iqdb_core.errors import FileIOError
-from iqdb_core.records import Ids, MetadataColumns
+from iqdb_core.records import MetadataColumns
 from iqdb_core.types import MAX_DIM, MAX_ROWS
 
 if TYPE_CHECKING:
@@ -248,8 +242,7 @@ class ParquetReader:
         count = batch.num_rows
         vectors = vectors_of(batch.column(roles.vector), self.dim, self.name, row)
         if roles.record_id is None:
-            first = first_id + row
-            ids = Ids.from_u64(np.arange(first, first + count, dtype=np.uint64))
+            ids = numbered_ids(first_id + row, count)
         else:
             ids = ids_of(batch.column(roles.record_id), self.name, row)
         metadata = metadata_of(batch, roles, self.name, row)

@@ -1,4 +1,4 @@
-"""What every format's reader has in common: its options, and what it offers to the commands."""
+"""What every format's reader has in common: what it offers to the commands."""
 
 from __future__ import annotations
 
@@ -6,42 +6,18 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from iqdb_cli.inputs.source import InputKind, place_of
-from iqdb_core.records import RecordBatch
+import numpy as np
+
+from iqdb_cli.inputs.options import MAX_BATCH_ROWS, InputOptions
+from iqdb_cli.inputs.source import place_of
+from iqdb_core._kernels import number_ids
+from iqdb_core.errors import InvalidIdError
+from iqdb_core.records import Ids, RecordBatch
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 BATCH_BYTES: Final = 8 * 1024 * 1024
-MAX_BATCH_ROWS: Final = 65_536
-
-
-@dataclass(frozen=True, kw_only=True)
-class InputOptions:
-    """How records are to be found in a source; None means that the reader works it out.
-
-    Attributes:
-        kind: the format, instead of the extension or the first bytes.
-        id_field: the column or field with the ids.
-        vector_field: the column or field with the vectors.
-        metadata_field: the JSONL field whose object is the metadata.
-        columns: the columns or fields that become metadata, instead of all remaining scalar ones.
-        no_metadata: read no metadata.
-        ids_path: a file with one id for each row of a .npy source.
-        metadata_path: a file with the metadata of each row of a .npy source.
-        batch_rows: the largest number of records in a batch.
-    """
-
-    kind: InputKind | None = None
-    id_field: str | None = None
-    vector_field: str | None = None
-    metadata_field: str | None = None
-    columns: tuple[str, ...] | None = None
-    no_metadata: bool = False
-    ids_path: str | None = None
-    metadata_path: str | None = None
-    batch_rows: int = MAX_BATCH_ROWS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,6 +72,22 @@ class RecordReader(Protocol):
         ...
 
 
+def numbered_ids(first: int, count: int) -> Ids:
+    """Return `count` integer ids from `first` on.
+
+    Raises:
+        InvalidIdError: one of them would be beyond the largest id.
+    """
+    if first + count > 2**64:
+        raise InvalidIdError(max(first, 2**64), "records are numbered up to 2^64-1; give a lower --first-id")
+    numbers = np.empty(count, np.uint64)
+    number_ids(first, numbers)
+    return Ids.from_u64(numbers)
+
+
 def rows_per_batch(dim: int, limit: int) -> int:
     """Return how many vectors of `dim` float32 components one batch holds."""
     return max(1, min(limit, MAX_BATCH_ROWS, BATCH_BYTES // (4 * dim)))
+
+
+__all__ = ["InputOptions", "RecordReader", "SourceBatch", "numbered_ids", "rows_per_batch"]

@@ -236,5 +236,6 @@ NB_MODULE(_kernels, m) {
   iqdb::bind_ivf(m);
   iqdb::bind_ivf_search(m);
   iqdb::bind_jsonl(m);
+  iqdb::bind_plain(m);
   iqdb::bind_records(m);
 }

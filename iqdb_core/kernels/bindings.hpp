@@ -14,6 +14,7 @@ void bind_graph_search(nanobind::module_& m);
 void bind_ivf(nanobind::module_& m);
 void bind_ivf_search(nanobind::module_& m);
 void bind_jsonl(nanobind::module_& m);
+void bind_plain(nanobind::module_& m);
 void bind_records(nanobind::module_& m);
 
 }  // namespace iqdb

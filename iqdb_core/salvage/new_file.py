@@ -17,7 +17,7 @@ from iqdb_core.errors import (
     FileIOError,
     NotRepairableError,
 )
-from iqdb_core.fold import NewSnapshot
+from iqdb_core.new_snapshot import NewSnapshot
 from iqdb_core.opening import HandleSettings, check_free, install_new
 from iqdb_core.records import Ids, RecordBatch
 from iqdb_core.salvage.layout import find_layout

@@ -30,7 +30,6 @@ _CREATE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _O_TMPFILE: int | None = getattr(os, "O_TMPFILE", None)
 _F_FULLFSYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
 _FDATASYNC = getattr(os, "fdatasync", os.fsync)
-_ADVISE_WRITEBACK: int | None = getattr(os, "POSIX_FADV_DONTNEED", None)
 
 # Some file systems cannot sync a directory, or have no hard links; that is no failure of ours.
 _UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
@@ -237,12 +236,6 @@ class FileSystem:
         """Set the file's length."""
         with _Reported(file.path, "truncate"):
             os.ftruncate(file.fd, size)
-
-    def start_writeback(self, file: OpenFile, offset: int, size: int) -> None:
-        """Let the system begin to write a range that is complete; only a hint, never an error."""
-        if _ADVISE_WRITEBACK is not None:
-            with contextlib.suppress(OSError):
-                os.posix_fadvise(file.fd, offset, size, _ADVISE_WRITEBACK)
 
     def sync(self, file: OpenFile) -> None:
         """Return when the file's content and everything needed to read it is on stable storage."""

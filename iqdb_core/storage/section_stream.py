@@ -25,9 +25,8 @@ Bytes = bytes | bytearray | memoryview
 
 _SPOOL_BYTES = 8 << 20
 """What a section may hold in memory before it goes on in a scratch file."""
-_WRITE_BYTES = 1 << 17
+WRITE_BYTES = 1 << 18
 """How much one call writes, at a multiple of it: few calls, and no more than stays in a CPU's cache."""
-_WRITEBACK_BYTES = 32 << 20
 _COMPRESSED_TOGETHER = 32
 
 
@@ -56,10 +55,6 @@ class FileSink:
         """Write at an offset."""
         self.files.write(self.file, data, offset)
 
-    def start_writeback(self, offset: int, size: int) -> None:
-        """Let the system begin to write a range that is complete."""
-        self.files.start_writeback(self.file, offset, size)
-
 
 class MemorySink:
     """A snapshot written to a growing buffer."""
@@ -73,9 +68,6 @@ class MemorySink:
             self.buffer.extend(bytes(offset - len(self.buffer)))
         self.buffer[offset : offset + len(data)] = data
 
-    def start_writeback(self, offset: int, size: int) -> None:
-        """Do nothing."""
-
 
 class DirectOutput:
     """A section that is written to its place in the sink at once, in pieces that begin at their multiples."""
@@ -83,14 +75,13 @@ class DirectOutput:
     def __init__(self, sink: FileSink | MemorySink, offset: int) -> None:
         self._sink = sink
         self._end = offset
-        self._written_back = offset
         self._buffer = bytearray()
 
     def append(self, data: Bytes) -> None:
         """Write what fills pieces, and keep the rest until more comes."""
         view = memoryview(data)
         while True:
-            missing = _WRITE_BYTES - (self._end + len(self._buffer)) % _WRITE_BYTES
+            missing = WRITE_BYTES - (self._end + len(self._buffer)) % WRITE_BYTES
             if len(view) < missing:
                 self._buffer += view
                 return
@@ -110,9 +101,6 @@ class DirectOutput:
     def _write(self, data: Bytes) -> None:
         self._sink.write(data, self._end)
         self._end += len(data)
-        if self._end - self._written_back >= _WRITEBACK_BYTES:
-            self._sink.start_writeback(self._written_back, self._end - self._written_back)
-            self._written_back = self._end
 
 
 class Spool:
@@ -195,6 +183,11 @@ class BlockChecksums:
             self._sum(view[:whole])
         self._partial += view[whole:]
 
+    def extend(self, crcs: array[int]) -> None:
+        """Take the checksums of the blocks that follow; nothing but a last block may be short."""
+        assert not self._partial
+        self._crcs += crcs
+
     def finish(self) -> bytes:
         """Return the table, with the last, short block in it."""
         if self._partial:
@@ -232,7 +225,8 @@ class SectionStream:
         self._level = level
         self._flags = flags
         self._pool = pool
-        self._checksums = BlockChecksums(block_prefix(database_id, name))
+        self._prefix = block_prefix(database_id, name)
+        self._checksums = BlockChecksums(self._prefix)
         self._pending = bytearray()
         self._chunk_offsets = array("Q", [0])
 
@@ -270,6 +264,22 @@ class SectionStream:
             writing.exception()  # nobody else can wait until `data` is free
             raise
         return writing
+
+    def placed(self, size: int, crcs: array[int]) -> None:
+        """Count bytes that follow and stand in their place already, with the checksums of their blocks.
+
+        Only for a section that is not compressed, and from the beginning of a block on.
+        """
+        assert self._codec == CODEC_NONE
+        self.raw_bytes += size
+        self.stored_bytes += size
+        self._checksums.extend(crcs)
+
+    def block_checksums(self, data: Bytes, start: int) -> array[int]:
+        """Return the checksums of the blocks that `data` is, from byte `start` of the section on."""
+        crcs = array("I", bytes(4 * -(-len(data) // BLOCK_BYTES)))
+        crc32c_blocks(data, self._prefix, start // BLOCK_BYTES, crcs)
+        return crcs
 
     def finish(self, shape: tuple[int, ...]) -> tuple[SectionEntry, bytes]:
         """End the section; return its entry, which does not know its place yet, and its checksums."""

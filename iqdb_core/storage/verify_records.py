@@ -33,7 +33,7 @@ from iqdb_core.storage.layout import (
     Header,
     SectionEntry,
 )
-from iqdb_core.storage.read_back import StoredSection
+from iqdb_core.storage.stored_section import StoredSection
 from iqdb_core.storage.verify import effect_of, problem_of
 from iqdb_core.storage.verify_report import Finding
 

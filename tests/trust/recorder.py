@@ -258,9 +258,6 @@ class MemoryFiles(FileSystem):
     def truncate(self, file: OpenFile, size: int) -> None:
         self._change(file, Op("truncate", offset=size))
 
-    def start_writeback(self, file: OpenFile, offset: int, size: int) -> None:
-        pass
-
     def sync(self, file: OpenFile) -> None:
         upto = len(self.trace)
         if self.on_sync is not None:

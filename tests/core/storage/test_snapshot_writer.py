@@ -105,7 +105,7 @@ def test_bytes_do_not_depend_on_threads_spools_or_sink(
     batch = records([f"id {i * 7919 % 20_000}" for i in range(20_000)], 16, TAGS * 200)
     expected = image(batch, compression)
     monkeypatch.setattr(section_stream, "_SPOOL_BYTES", 5000)
-    monkeypatch.setattr(section_stream, "_WRITE_BYTES", 7000)
+    monkeypatch.setattr(section_stream, "WRITE_BYTES", 7000)
     monkeypatch.setattr(section_stream, "_WRITEBACK_BYTES", 9000)
     monkeypatch.setattr(snapshot_writer, "_OVERLAP_BYTES", 1)
     file = OS_FILES.create_temporary(str(tmp_path / "db"))
