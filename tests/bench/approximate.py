@@ -3,6 +3,9 @@
 Every library builds with m = 16 and ef_construction = 200 on two threads, then answers the same queries at
 a sweep of ef. Speed at a recall is read off the line between the two settings that enclose it, on a
 logarithmic scale of speed. Sweeps go round the libraries in turn, and the median of the rounds counts.
+
+The peers' indexes are kept between runs with the seconds that building them took. An index without such a
+file was built somewhere else: it is searched, and no time is quoted for it.
 """
 
 from __future__ import annotations
@@ -11,9 +14,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -40,16 +41,17 @@ class Library:
     """One library's index over the rows: how to ask it, and what was measured."""
 
     name: str
-    build_seconds: float
+    build_seconds: float | None  # None: not measured here
     extra_bytes: int
     ask: Callable[[np.ndarray, int], np.ndarray]
     recalls: list[float] = field(default_factory=list)
     rates: list[list[float]] = field(default_factory=list)
 
-    def rate_at(self, recall: float) -> float:
-        """Queries a second at a recall; 0 where the sweep does not reach it."""
+    def rate_at(self, recall: float, round_number: int | None = None) -> float:
+        """Queries a second at a recall, by all rounds or one; 0 where the sweep does not reach it."""
         points = sorted(
-            (r, statistics.median(rates)) for r, rates in zip(self.recalls, self.rates, strict=True)
+            (r, statistics.median(rates) if round_number is None else rates[round_number])
+            for r, rates in zip(self.recalls, self.rates, strict=True)
         )
         best = 0.0
         for (r1, q1), (r2, q2) in pairwise(points):
@@ -61,9 +63,13 @@ class Library:
         return best
 
 
-def ours(work: Path, name: str, rows: np.ndarray, metric: str) -> Library:
-    """A database of kind hnsw."""
+def database(
+    work: Path, name: str, rows: np.ndarray, metric: str, *, reuse: bool
+) -> tuple[Path, float | None]:
+    """A database of kind hnsw, and the seconds that building it took; None when an earlier one is reused."""
     path = work / f"{name}-hnsw.iqdb"
+    if reuse and path.exists():
+        return path, None
     path.unlink(missing_ok=True)
     config = IqdbConfig(
         dim=rows.shape[1],
@@ -73,7 +79,12 @@ def ours(work: Path, name: str, rows: np.ndarray, metric: str) -> Library:
     )
     start = time.perf_counter()
     Iqdb.create_from(path, config, batches(rows))
-    taken = time.perf_counter() - start
+    return path, time.perf_counter() - start
+
+
+def ours(work: Path, name: str, rows: np.ndarray, metric: str, *, reuse: bool) -> Library:
+    """The database, opened."""
+    path, taken = database(work, name, rows, metric, reuse=reuse)
     db = Iqdb.open_existing(path, read_only=True)
 
     def ask(queries: np.ndarray, ef: int) -> np.ndarray:
@@ -85,20 +96,21 @@ def ours(work: Path, name: str, rows: np.ndarray, metric: str) -> Library:
 def peers(name: str, rows: np.ndarray, metric: str, work: Path) -> Iterator[Library]:
     """The libraries that people pick today, each at its fair settings.
 
-    Their indexes are kept in `work` with the times that building them took, since they take minutes.
+    Their indexes are kept in `work`, since they take minutes.
     """
     n, dim = rows.shape
     cosine = metric == "cosine"
     unit = np.ascontiguousarray(rows / np.linalg.norm(rows, axis=1, keepdims=True)) if cosine else rows
-    built = partial(_built, work)
 
-    def build_hnswlib(path: Path) -> None:
+    def built(file: str, build: Callable[[], Callable[[str], object]]) -> tuple[Path, float | None]:
+        return _built(work / file, build)
+
+    def build_hnswlib() -> Callable[[str], object]:
         graph = hnswlib.Index("cosine" if cosine else "l2", dim)
         graph.init_index(n, M=M, ef_construction=EF_CONSTRUCTION)
         graph.set_num_threads(THREADS)
-        with _timed(path):
-            graph.add_items(rows)
-        graph.save_index(str(path))
+        graph.add_items(rows)
+        return graph.save_index
 
     path, taken = built(f"{name}.hnswlib", build_hnswlib)
     graph = hnswlib.Index("cosine" if cosine else "l2", dim)
@@ -114,18 +126,17 @@ def peers(name: str, rows: np.ndarray, metric: str, work: Path) -> Iterator[Libr
     kind = faiss.METRIC_INNER_PRODUCT if cosine else faiss.METRIC_L2
     for variant in ("HNSW-SQ8", "HNSW"):
 
-        def build_faiss(path: Path, variant: str = variant) -> None:
+        def build_faiss(variant: str = variant) -> Callable[[str], object]:
             faiss.omp_set_num_threads(THREADS)
             if variant == "HNSW":
                 index = faiss.IndexHNSWFlat(dim, M, kind)
             else:
                 index = faiss.IndexHNSWSQ(dim, faiss.ScalarQuantizer.QT_8bit, M, kind)
             index.hnsw.efConstruction = EF_CONSTRUCTION
-            with _timed(path):
-                if variant != "HNSW":
-                    index.train(unit)
-                index.add(unit)
-            faiss.write_index(index, str(path))
+            if variant != "HNSW":
+                index.train(unit)
+            index.add(unit)
+            return lambda target: faiss.write_index(index, target)
 
         path, taken = built(f"{name}.faiss-{variant}", build_faiss)
         index = faiss.read_index(str(path))
@@ -148,11 +159,10 @@ def peers(name: str, rows: np.ndarray, metric: str, work: Path) -> Iterator[Libr
             expansion_add=EF_CONSTRUCTION,
         )
 
-    def build_usearch(path: Path) -> None:
+    def build_usearch() -> Callable[[str], object]:
         index = usearch_index()
-        with _timed(path):
-            index.add(np.arange(n), rows, threads=THREADS)
-        index.save(str(path))
+        index.add(np.arange(n), rows, threads=THREADS)
+        return index.save
 
     path, taken = built(f"{name}.usearch", build_usearch)
     other = usearch_index()
@@ -165,24 +175,23 @@ def peers(name: str, rows: np.ndarray, metric: str, work: Path) -> Iterator[Libr
     yield Library("usearch", taken, 0, ask_usearch)
 
 
-def _built(work: Path, file: str, build: Callable[[Path], None]) -> tuple[Path, float]:
-    """Return the path of a peer's index and the seconds that building it took, now or in an earlier run."""
-    path = work / file
-    if not _seconds_of(path).exists():
-        build(path)
-    return path, float(_seconds_of(path).read_text())
+def _built(path: Path, build: Callable[[], Callable[[str], object]]) -> tuple[Path, float | None]:
+    """Return the path of a peer's index and the seconds that building it took, now or in an earlier run.
 
-
-@contextmanager
-def _timed(path: Path) -> Iterator[None]:
-    """Keep beside an index the seconds that building it took."""
-    start = time.perf_counter()
-    yield
-    _seconds_of(path).write_text(f"{time.perf_counter() - start}\n")
-
-
-def _seconds_of(path: Path) -> Path:
-    return path.with_name(path.name + ".seconds")
+    `build` returns what saves the index. The index gets its name when it is whole, and its time after that:
+    what a killed run leaves behind is not taken for either.
+    """
+    kept = path.with_name(path.name + ".seconds")
+    if not path.exists():
+        kept.unlink(missing_ok=True)
+        start = time.perf_counter()
+        save = build()
+        taken = time.perf_counter() - start
+        part = path.with_name(path.name + ".part")
+        save(str(part))
+        part.replace(path)
+        kept.write_text(f"{taken}\n")
+    return path, float(kept.read_text()) if kept.exists() else None
 
 
 def sweep(libraries: list[Library], queries: np.ndarray, truth: np.ndarray) -> None:
@@ -202,16 +211,17 @@ def sweep(libraries: list[Library], queries: np.ndarray, truth: np.ndarray) -> N
 
 
 def compared(
-    name: str, rows: np.ndarray, queries: np.ndarray, metric: str, work: Path, reach: float
+    name: str, rows: np.ndarray, queries: np.ndarray, metric: str, data: Data, reach: float
 ) -> Iterator[Figure]:
     """The rows of the table for one data set."""
-    mine = ours(work, name, rows, metric)
-    with Iqdb.open_existing(work / f"{name}-hnsw.iqdb", read_only=True) as db:
+    mine = ours(data.work, name, rows, metric, reuse=data.reuse)
+    with Iqdb.open_existing(data.work / f"{name}-hnsw.iqdb", read_only=True) as db:
         truth = db.search_arrays(queries, K, exact=True)[0]
-    others = list(peers(name, rows, metric, work))
+    others = list(peers(name, rows, metric, data.work))
     sweep([mine, *others], queries, truth)
     for library in [mine, *others]:
-        print("  ", library.name, f"build {library.build_seconds:.1f} s", end=": ")
+        taken = "not timed" if library.build_seconds is None else f"{library.build_seconds:.1f} s"
+        print("  ", library.name, f"build {taken}", end=": ")
         print(
             ", ".join(
                 f"{r:.3f}/{statistics.median(q):.0f}"
@@ -219,35 +229,8 @@ def compared(
             )
         )
     for recall in (0.95, 0.99):
-        best = max(others, key=lambda library: library.rate_at(recall))
-        ratio = mine.rate_at(recall) / best.rate_at(recall)
-        yield Figure(
-            f"hnsw queries/s at recall {recall}, {name}, against the fastest",
-            f"{mine.rate_at(recall):.0f}/s",
-            f"{best.rate_at(recall):.0f}/s",
-            ratio,
-            ratio,
-            ratio,
-            f">= {reach} times",
-            ratio >= reach,
-            best.name,
-        )
-    fastest = min(others, key=lambda library: library.build_seconds)
-    ratio = mine.build_seconds / fastest.build_seconds
-    note = f"{fastest.name}; recall at ef 64: {mine.recalls[EFS.index(64)]:.4f} against " + ", ".join(
-        f"{library.name} {library.recalls[EFS.index(64)]:.4f}" for library in others
-    )
-    yield Figure(
-        f"hnsw build, {name}, 2 threads (import, index and fsync), against the fastest",
-        seconds(mine.build_seconds),
-        seconds(fastest.build_seconds),
-        ratio,
-        ratio,
-        ratio,
-        "<= 0.5",
-        ratio <= 0.5,
-        note,
-    )
+        yield _speed(name, mine, others, recall, reach)
+    yield from _building(name, mine, others)
     share = mine.extra_bytes / rows.nbytes
     yield Figure(
         f"file bytes beyond the vectors, hnsw, {name} (share in place of a ratio)",
@@ -258,6 +241,53 @@ def compared(
         share,
         "<= 0.6",
         share <= 0.6,
+    )
+
+
+def _speed(name: str, mine: Library, others: list[Library], recall: float, reach: float) -> Figure:
+    """The ratio of the medians, and the quartiles of the rounds' own ratios."""
+    best = max(others, key=lambda library: library.rate_at(recall))
+    ratio = mine.rate_at(recall) / best.rate_at(recall)
+    rounds = sorted(
+        mine.rate_at(recall, number) / best.rate_at(recall, number) for number in range(len(mine.rates[0]))
+    )
+    quarter = (len(rounds) - 1) // 4
+    return Figure(
+        f"hnsw queries/s at recall {recall}, {name}, against the fastest",
+        f"{mine.rate_at(recall):.0f}/s",
+        f"{best.rate_at(recall):.0f}/s",
+        ratio,
+        rounds[quarter],
+        rounds[len(rounds) - 1 - quarter],
+        f">= {reach} times",
+        ratio >= reach,
+        best.name,
+    )
+
+
+def _building(name: str, mine: Library, others: list[Library]) -> Iterator[Figure]:
+    """The seconds of the build, where this run took them and there is a peer's time beside them."""
+    timed = [(library.build_seconds, library) for library in others if library.build_seconds is not None]
+    if mine.build_seconds is None or not timed:
+        return
+    taken, fastest = min(timed, key=lambda pair: pair[0])
+    ratio = mine.build_seconds / taken
+    note = f"{fastest.name}; recall at ef 64: {mine.recalls[EFS.index(64)]:.4f} against " + ", ".join(
+        f"{library.name} {library.recalls[EFS.index(64)]:.4f}" for library in others
+    )
+    untimed = [library.name for library in others if library.build_seconds is None]
+    if untimed:
+        note += f"; not timed: {', '.join(untimed)}"
+    yield Figure(
+        f"hnsw build, {name}, 2 threads (import, index and fsync), against the fastest",
+        seconds(mine.build_seconds),
+        seconds(taken),
+        ratio,
+        ratio,
+        ratio,
+        "<= 0.5",
+        ratio <= 0.5,
+        note,
     )
 
 
@@ -284,10 +314,25 @@ def figures(data: Data) -> Iterator[Figure]:
     """The rows of the group `approximate`."""
     wordnet = np.load(data.wordnet_npy)
     queries = np.ascontiguousarray(np.load(data.queries)[:1000])
-    yield from compared("wordnet", wordnet, queries, "cosine", data.work, reach=2.0)
+    yield from compared("wordnet", wordnet, queries, "cosine", data, reach=2.0)
+
+
+def million() -> np.ndarray:
+    """The rows of `approximate-1m` and of `cold`."""
+    return clustered(1_000_000, seed=11)
 
 
 def figures_1m(data: Data) -> Iterator[Figure]:
     """The rows of the group `approximate-1m`: clustered rows, and queries that are not among them."""
-    rows = clustered(1_000_000, seed=11)
-    yield from compared("clustered", rows, clustered(1_000, seed=12), "euclidean", data.work, reach=1.5)
+    yield from compared("clustered", million(), clustered(1_000, seed=12), "euclidean", data, reach=1.5)
+
+
+def figures_own(data: Data) -> Iterator[Figure]:
+    """The rows of the group `approximate-own`: vectors of the caller, a thousand held out as queries."""
+    if data.vectors is None:
+        return
+    vectors = np.ascontiguousarray(np.load(data.vectors), dtype=np.float32)
+    held = np.zeros(len(vectors), bool)
+    held[np.arange(1_000) * len(vectors) // 1_000] = True
+    name = data.vectors.stem
+    yield from compared(name, vectors[~held], vectors[held], data.metric, data, reach=1.5)

@@ -24,6 +24,9 @@ class Data:
     one_query: Path
     synthetic_npy: Path
     jsonl: Path
+    reuse: bool = False  # search databases of an earlier run, and quote no time for them
+    vectors: Path | None = None  # vectors of the caller, f32[n][dim]
+    metric: str = "euclidean"  # of these
 
 
 def clustered(rows: int, dim: int, *, seed: int, centres: int = 1000) -> np.ndarray:

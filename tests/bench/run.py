@@ -13,7 +13,7 @@ import json
 import os
 import platform
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 THREADS = "2"
@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import approximate  # noqa: E402
 import bits  # noqa: E402
+import cold  # noqa: E402
 import data as datasets  # noqa: E402
 import exact  # noqa: E402
 import filtered  # noqa: E402
@@ -42,6 +43,8 @@ GROUPS = {
     "writes": writes.figures,
     "approximate": approximate.figures,
     "approximate-1m": approximate.figures_1m,
+    "approximate-own": approximate.figures_own,
+    "cold": cold.figures,
     "verify": verify.figures,
     "filtered": filtered.figures,
     "ivf": ivf.figures,
@@ -62,9 +65,23 @@ def main() -> None:
         "--only", choices=sorted(GROUPS), action="append", help="run this group only; repeatable"
     )
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    parser.add_argument(
+        "--reuse", action="store_true", help="search the hnsw databases of an earlier run; no times of builds"
+    )
+    parser.add_argument(
+        "--vectors", type=Path, help="vectors as .npy, f32[n][dim], for the group approximate-own"
+    )
+    parser.add_argument("--metric", default="euclidean", choices=("euclidean", "cosine"), help="of --vectors")
     options = parser.parse_args()
+    if "approximate-own" in (options.only or ()) and options.vectors is None:
+        parser.error("the group approximate-own needs --vectors")
 
-    data = datasets.prepare(options.work, options.parquet, options.queries)
+    data = replace(
+        datasets.prepare(options.work, options.parquet, options.queries),
+        reuse=options.reuse,
+        vectors=options.vectors,
+        metric=options.metric,
+    )
     rows: list[Figure] = []
     print(f"{platform.machine()}, {os.cpu_count()} processors, {THREADS} threads")
     print(f"Python {platform.python_version()}, {platform.platform()}")
