@@ -7,6 +7,10 @@
 #include "byteorder.hpp"
 #include "ranges.hpp"
 
+#if defined(__unix__) || defined(__APPLE__)
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
 #if defined(__x86_64__)
 #include <nmmintrin.h>
 #elif defined(__aarch64__) && defined(__linux__)
@@ -186,6 +190,17 @@ uint32_t crc32c_block(uint32_t prefix, uint64_t index, const uint8_t* p, size_t 
 }
 
 // Two threads may both check a block; they then store the same value.
+void BlockTable::ask_now([[maybe_unused]] size_t block) const {
+#if defined(__unix__) || defined(__APPLE__)
+  static const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<std::uintptr_t>(data.data()) + block * kBlockBytes;
+  const auto end = begin + std::min(kBlockBytes, data.size() - block * kBlockBytes);
+  const std::uintptr_t first = begin / page * page;
+  // Only a hint: where it fails, the block is read when it is touched.
+  static_cast<void>(madvise(reinterpret_cast<void*>(first), end - first, MADV_WILLNEED));
+#endif
+}
+
 bool BlockTable::verify_now(size_t block) const {
   const size_t offset = block * kBlockBytes;
   const size_t bytes = std::min(kBlockBytes, data.size() - offset);

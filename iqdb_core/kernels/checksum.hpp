@@ -35,10 +35,19 @@ struct BlockTable {
   // Verifies one block unless that was done before; false when it is damaged. `block` < blocks().
   bool verify(size_t block) const { return is_verified(block) || verify_now(block); }
 
+  // Asks the system to read the blocks of data[begin..begin + bytes) that are not verified yet, and does not
+  // wait: for parts that are verified soon after, all at once instead of one after another. bytes > 0.
+  void ask_for(size_t begin, size_t bytes) const {
+    for (size_t block = begin / kBlockBytes; block <= (begin + bytes - 1) / kBlockBytes; ++block) {
+      if (!is_verified(block)) ask_now(block);
+    }
+  }
+
  private:
   // The builtins and not std::atomic_ref, which libc++ has only since LLVM 19.
   bool is_verified(size_t block) const { return __atomic_load_n(&verified[block], __ATOMIC_ACQUIRE) != 0; }
   bool verify_now(size_t block) const;
+  void ask_now(size_t block) const;
 };
 
 // out[i] = checksum of block first_block + i; out has one entry for every block of `data`.

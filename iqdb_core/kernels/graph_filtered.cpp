@@ -48,6 +48,10 @@ bool FilteredWalker::verify(const BlockTable* table, std::size_t begin, std::siz
 // Scores the nodes in fresh_ and puts them into the pool; `first` becomes the nearest place that changed.
 bool FilteredWalker::score(const Kernels& kernels, const Graph& graph, const GraphBlocks& blocks,
                            const QueryCode& query, std::size_t breadth, std::size_t* first) {
+  if (blocks.codes != nullptr) {
+    for (const std::uint32_t node : fresh_)
+      blocks.codes->ask_for(node * graph.codes.stride, graph.codes.stride);
+  }
   for (const std::uint32_t node : fresh_) {
     if (!verify(blocks.codes, node * graph.codes.stride, graph.codes.stride)) return false;
   }
@@ -99,6 +103,7 @@ bool FilteredWalker::look_around(const Graph& graph, const GraphBlocks& blocks, 
       fresh_.push_back(links[i]);
     } else {
       through_.push_back(links[i]);
+      if (blocks.links != nullptr) blocks.links->ask_for(links[i] * row_bytes, row_bytes);
       prefetch(links_of(links[i]), row_bytes);
     }
   }

@@ -69,7 +69,11 @@ class Search {
     if (!(task_.filtered ? walk_matches(i, coded, scratch) : walk_all(i, coded, scratch))) return false;
 
     const std::vector<Candidate>& chosen = scratch.chosen;
-    for (const Candidate& row : chosen) __builtin_prefetch(vector(row.node));
+    const std::size_t row_bytes = task_.dim * sizeof(float);
+    for (const Candidate& row : chosen) {
+      if (task_.vector_blocks != nullptr) task_.vector_blocks->ask_for(row.node * row_bytes, row_bytes);
+      __builtin_prefetch(vector(row.node));
+    }
     constexpr std::size_t kAhead = 3;
     for (std::size_t j = 0; j < std::min(chosen.size(), kAhead); ++j)
       prefetch_row(vector(chosen[j].node), task_.dim);
@@ -168,6 +172,10 @@ class Search {
     }
     if (is_coarse) {
       scratch.nodes.clear();
+      if (task_.blocks.codes != nullptr) {
+        for (const Candidate& found : chosen)
+          task_.blocks.codes->ask_for(found.node * codes.stride, codes.stride);
+      }
       for (const Candidate& found : chosen) {
         if (!walker.verify(task_.blocks.codes, found.node * codes.stride, codes.stride)) return false;
         scratch.nodes.push_back(found.node);

@@ -29,10 +29,11 @@ constexpr std::int32_t key_of(std::uint64_t entry) {
 constexpr std::size_t kAtOnce = 2;
 constexpr std::size_t kEarly = 6;
 
-void prefetch_links(const Graph& graph, std::size_t node) {
+void prefetch_links(const Graph& graph, const BlockTable* blocks, std::size_t node) {
+  const std::size_t bytes = graph.degree * sizeof(*graph.links);
+  if (blocks != nullptr) blocks->ask_for(node * bytes, bytes);
   const auto* const links = reinterpret_cast<const char*>(graph.links + node * graph.degree);
-  for (std::size_t byte = 0; byte < graph.degree * sizeof(*graph.links); byte += 64)
-    __builtin_prefetch(links + byte);
+  for (std::size_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(links + byte);
 }
 
 }  // namespace
@@ -146,6 +147,7 @@ bool Walker::score(const Kernels& kernels, const Graph& graph, const GraphBlocks
   const BlockTable* const table = is_coarse ? blocks.coarse : blocks.codes;
   if (table != nullptr) {
     const std::size_t stride = is_coarse ? coarse_stride(codes.stride) : codes.stride;
+    for (const std::uint32_t node : fresh_) table->ask_for(node * stride, stride);
     for (const std::uint32_t node : fresh_) {
       if (!verify(table, node * stride, stride)) return false;
     }
@@ -220,11 +222,11 @@ bool Walker::walk(const Kernels& kernels, const Graph& graph, const GraphBlocks&
     for (std::size_t ahead = 0; place < size_ && ahead < kAtOnce; ++place) {
       if ((pool_[place] & 1) != 0) continue;
       ++ahead;
-      prefetch_links(graph, node_of(pool_[place]));
+      prefetch_links(graph, blocks.links, node_of(pool_[place]));
     }
     if (!score(kernels, graph, blocks, breadth, &first)) return false;
     place = first;
-    if (place < size_) prefetch_links(graph, node_of(pool_[place]));
+    if (place < size_) prefetch_links(graph, blocks.links, node_of(pool_[place]));
   }
   return true;
 }
