@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from typing_extensions import Buffer
 
+
 def variant() -> str:
     """The name of the kernels in use."""
 
@@ -16,23 +17,7 @@ def variants() -> list[str]:
 def set_variant(name: str) -> None:
     """Use the kernels of that name from now on."""
 
-def search_flat(
-    vectors: Buffer,
-    queries: Buffer,
-    metric: int,
-    k: int,
-    out_rows: Buffer,
-    out_distances: Buffer,
-    out_counts: Buffer,
-    *,
-    mask: Buffer | None = None,
-    tie_keys: Buffer | None = None,
-    threads: int = 1,
-    block_crcs: Buffer | None = None,
-    verified: Buffer | None = None,
-    crc_prefix: int = 0,
-    max_distance: float = ...,
-) -> int:
+def search_flat(vectors: Buffer, queries: Buffer, metric: int, k: int, out_rows: Buffer, out_distances: Buffer, out_counts: Buffer, *, mask: Buffer | None = None, tie_keys: Buffer | None = None, threads: int = 1, block_crcs: Buffer | None = None, verified: Buffer | None = None, crc_prefix: int = 0, max_distance: float = ...) -> int:
     """
     Find the k nearest rows of each query, exactly.
 
@@ -79,9 +64,7 @@ def crc32c_blocks(data: Buffer, prefix: int, first_block: int, out: Buffer) -> N
     out[i] = checksum of the 4096-byte block i of `data`, which is block first_block + i of its section.
     """
 
-def verify_blocks(
-    data: Buffer, crcs: Buffer, verified: Buffer, prefix: int, first: int, stop: int, threads: int = 1
-) -> int:
+def verify_blocks(data: Buffer, crcs: Buffer, verified: Buffer, prefix: int, first: int, stop: int, threads: int = 1) -> int:
     """
     Verify the blocks first..stop that are not marked in `verified`, and mark them. Returns the first damaged one, or -1.
     """
@@ -118,16 +101,7 @@ def lookup_u64(ids: Buffer, order: Buffer | None, queries: Buffer, out: Buffer) 
     out[i] = row of the id queries[i], or -1. `order` lists the rows by ascending id; None: the rows ascend themselves.
     """
 
-def lookup_var(
-    kinds: Buffer,
-    offsets: Buffer,
-    data: Buffer,
-    order: Buffer | None,
-    qkinds: Buffer,
-    qoffsets: Buffer,
-    qdata: Buffer,
-    out: Buffer,
-) -> None:
+def lookup_var(kinds: Buffer, offsets: Buffer, data: Buffer, order: Buffer | None, qkinds: Buffer, qoffsets: Buffer, qdata: Buffer, out: Buffer) -> None:
     """lookup_u64() for ids of any kind."""
 
 def sort_ids_var(kinds: Buffer, offsets: Buffer, data: Buffer, out_order: Buffer) -> None:
@@ -181,9 +155,7 @@ def encode_bits(values: Buffer, rows: Buffer, out_codes: Buffer, threads: int = 
 class StoredBits:
     """Codes of all rows a bit a component, for exact search under hamming."""
 
-    def __init__(
-        self, dim: int, values: Buffer, codes: Buffer, code_blocks: tuple[Buffer, Buffer, int] | None = None
-    ) -> None:
+    def __init__(self, dim: int, values: Buffer, codes: Buffer, code_blocks: tuple[Buffer, Buffer, int] | None = None) -> None:
         """
         Hold codes open.
 
@@ -194,21 +166,7 @@ class StoredBits:
             code_blocks: (crcs, verified, prefix) of `codes`; None: they are verified.
         """
 
-    def search(
-        self,
-        queries: Buffer,
-        k: int,
-        out_rows: Buffer,
-        out_distances: Buffer,
-        out_counts: Buffer,
-        *,
-        vectors: Buffer | None = None,
-        mask: Buffer | None = None,
-        tie_keys: Buffer | None = None,
-        threads: int = 1,
-        vector_blocks: tuple[Buffer, Buffer, int] | None = None,
-        max_distance: float = ...,
-    ) -> tuple[int, int]:
+    def search(self, queries: Buffer, k: int, out_rows: Buffer, out_distances: Buffer, out_counts: Buffer, *, vectors: Buffer | None = None, mask: Buffer | None = None, tie_keys: Buffer | None = None, threads: int = 1, vector_blocks: tuple[Buffer, Buffer, int] | None = None, max_distance: float = ...) -> tuple[int, int]:
         """
         Find what search_flat finds, bit for bit. With `vectors`, distances of hits are computed from these.
 
@@ -219,16 +177,7 @@ class StoredBits:
 class StoredCodes:
     """Codes of all rows, for exact search under cosine, dot or euclidean."""
 
-    def __init__(
-        self,
-        metric: int,
-        dim: int,
-        model: Buffer,
-        codes: Buffer,
-        bounds: Buffer,
-        norms: Buffer | None = None,
-        code_blocks: tuple[Buffer, Buffer, int] | None = None,
-    ) -> None:
+    def __init__(self, metric: int, dim: int, model: Buffer, codes: Buffer, bounds: Buffer, norms: Buffer | None = None, code_blocks: tuple[Buffer, Buffer, int] | None = None) -> None:
         """
         Hold codes open.
 
@@ -242,21 +191,7 @@ class StoredCodes:
             code_blocks: (crcs, verified, prefix) of `codes`; None: they are verified.
         """
 
-    def search(
-        self,
-        vectors: Buffer,
-        queries: Buffer,
-        k: int,
-        out_rows: Buffer,
-        out_distances: Buffer,
-        out_counts: Buffer,
-        *,
-        mask: Buffer | None = None,
-        tie_keys: Buffer | None = None,
-        threads: int = 1,
-        vector_blocks: tuple[Buffer, Buffer, int] | None = None,
-        max_distance: float = ...,
-    ) -> tuple[int, int, int]:
+    def search(self, vectors: Buffer, queries: Buffer, k: int, out_rows: Buffer, out_distances: Buffer, out_counts: Buffer, *, mask: Buffer | None = None, tie_keys: Buffer | None = None, threads: int = 1, vector_blocks: tuple[Buffer, Buffer, int] | None = None, max_distance: float = ...) -> tuple[int, int, int]:
         """
         Find what search_flat finds, bit for bit; most rows are excluded by their codes.
 
@@ -265,15 +200,7 @@ class StoredCodes:
             meaning; then the outputs mean nothing.
         """
 
-def mask_within(
-    columns: list[Any],
-    int_low: int,
-    int_high: int,
-    float_low: float,
-    float_high: float,
-    inverted: bool,
-    mask: Buffer,
-) -> None:
+def mask_within(columns: list[Any], int_low: int, int_high: int, float_low: float, float_high: float, inverted: bool, mask: Buffer) -> None:
     """
     Set the bits of `mask` that belong to values in a closed interval, or outside of it if `inverted`; NaN is outside of all. Each column is a tuple: its first row, how many rows it covers, an int64 or float64 value for each row that has one, and the bitmap of those rows (None: all).
     """
@@ -295,15 +222,7 @@ def train_codes(rows: Buffer, metric: int) -> list[float]:
     unit_length, scale, norm_unit, and the mean of every component.
     """
 
-def encode_codes(
-    model: Buffer,
-    rows: Buffer,
-    out_codes: Buffer,
-    out_lengths: Buffer,
-    out_norms: Buffer | None = None,
-    out_bounds: Buffer | None = None,
-    threads: int = 1,
-) -> None:
+def encode_codes(model: Buffer, rows: Buffer, out_codes: Buffer, out_lengths: Buffer, out_norms: Buffer | None = None, out_bounds: Buffer | None = None, threads: int = 1) -> None:
     """
     Encode rows (float32[n, dim]).
 
@@ -317,22 +236,7 @@ def encode_codes(
         threads: At most so many threads.
     """
 
-def extend_graph(
-    metric: int,
-    codes: Buffer,
-    lengths: Buffer | None,
-    links: Buffer,
-    entries: Buffer,
-    fresh: Buffer,
-    m: int,
-    ef_construction: int,
-    seed: int,
-    threads: int = 1,
-    coarse: Buffer | None = None,
-    coarse_lengths: Buffer | None = None,
-    model: Buffer | None = None,
-    norms: Buffer | None = None,
-) -> list[int]:
+def extend_graph(metric: int, codes: Buffer, lengths: Buffer | None, links: Buffer, entries: Buffer, fresh: Buffer, m: int, ef_construction: int, seed: int, threads: int = 1, coarse: Buffer | None = None, coarse_lengths: Buffer | None = None, model: Buffer | None = None, norms: Buffer | None = None) -> list[int]:
     """
     Insert rows into a graph, and return its entries.
 
@@ -353,18 +257,7 @@ def extend_graph(
         norms: float32[n], for inner products: also link rows to those with the greatest products. None: do not.
     """
 
-def carry_graph(
-    metric: int,
-    codes: Buffer,
-    lengths: Buffer | None,
-    links: Buffer,
-    old_links: Buffer,
-    old_entries: Buffer,
-    target: Buffer,
-    m: int,
-    ef_construction: int,
-    threads: int = 1,
-) -> list[int]:
+def carry_graph(metric: int, codes: Buffer, lengths: Buffer | None, links: Buffer, old_links: Buffer, old_entries: Buffer, target: Buffer, m: int, ef_construction: int, threads: int = 1) -> list[int]:
     """
     Carry a graph over to new row numbers and repair it around rows that are gone; return its entries.
 
@@ -394,22 +287,7 @@ def check_graph(links: Buffer, entries: Buffer, threads: int = 1) -> tuple[list[
 class StoredGraph:
     """A graph over codes, searched in place."""
 
-    def __init__(
-        self,
-        metric: int,
-        dim: int,
-        model: Buffer,
-        codes: Buffer,
-        lengths: Buffer | None,
-        links: Buffer,
-        entries: Buffer,
-        norms: Buffer | None = None,
-        code_blocks: tuple[Buffer, Buffer, int] | None = None,
-        link_blocks: tuple[Buffer, Buffer, int] | None = None,
-        coarse: Buffer | None = None,
-        coarse_lengths: Buffer | None = None,
-        coarse_blocks: tuple[Buffer, Buffer, int] | None = None,
-    ) -> None:
+    def __init__(self, metric: int, dim: int, model: Buffer, codes: Buffer, lengths: Buffer | None, links: Buffer, entries: Buffer, norms: Buffer | None = None, code_blocks: tuple[Buffer, Buffer, int] | None = None, link_blocks: tuple[Buffer, Buffer, int] | None = None, coarse: Buffer | None = None, coarse_lengths: Buffer | None = None, coarse_blocks: tuple[Buffer, Buffer, int] | None = None) -> None:
         """
         Hold a graph open.
 
@@ -417,24 +295,7 @@ class StoredGraph:
         are no lengths and no coarse codes; a query with a third value finds nothing, and no vector is compared for it.
         """
 
-    def search(
-        self,
-        vectors: Buffer,
-        queries: Buffer,
-        k: int,
-        breadth: int,
-        scored: int,
-        out_rows: Buffer,
-        out_distances: Buffer,
-        out_counts: Buffer,
-        out_visited: Buffer,
-        *,
-        mask: Buffer | None = None,
-        threads: int = 1,
-        vector_blocks: tuple[Buffer, Buffer, int] | None = None,
-        max_distance: float = ...,
-        filtered: bool = False,
-    ) -> tuple[int, int]:
+    def search(self, vectors: Buffer, queries: Buffer, k: int, breadth: int, scored: int, out_rows: Buffer, out_distances: Buffer, out_counts: Buffer, out_visited: Buffer, *, mask: Buffer | None = None, threads: int = 1, vector_blocks: tuple[Buffer, Buffer, int] | None = None, max_distance: float = ..., filtered: bool = False) -> tuple[int, int]:
         """
         Walk the graph for each query and score the nearest `scored` rows that pass the mask by their vectors.
 
@@ -448,19 +309,9 @@ class StoredGraph:
 class SingleSearch:
     """Searches of a StoredGraph with one query, over all rows."""
 
-    def __init__(
-        self,
-        graph: StoredGraph,
-        vectors: Buffer,
-        vector_blocks: tuple[Buffer, Buffer, int] | None,
-        breadth: int,
-        scored: int,
-        rows: int,
-        rows_per_ef: int,
-    ) -> None: ...
-    def nearest(
-        self, query: object, k: object, ef: object, n_probes: object
-    ) -> tuple[list[int], list[float]] | None:
+    def __init__(self, graph: StoredGraph, vectors: Buffer, vector_blocks: tuple[Buffer, Buffer, int] | None, breadth: int, scored: int, rows: int, rows_per_ef: int) -> None: ...
+
+    def nearest(self, query: object, k: object, ef: object, n_probes: object) -> tuple[list[int], list[float]] | None:
         """
         Return the rows of the k nearest and their distances, as two lists, or None.
 
@@ -468,15 +319,7 @@ class SingleSearch:
         small for its ef, a part of the file is damaged, or the walk came short.
         """
 
-def train_clusters(
-    model: Buffer,
-    codes: Buffer,
-    metric: int,
-    iterations: int,
-    seed: int,
-    out_centroids: Buffer,
-    threads: int = 1,
-) -> None:
+def train_clusters(model: Buffer, codes: Buffer, metric: int, iterations: int, seed: int, out_centroids: Buffer, threads: int = 1) -> None:
     """
     Train centroids by k-means over codes.
 
@@ -492,22 +335,12 @@ def train_clusters(
         threads: At most so many threads.
     """
 
-def assign_clusters(
-    model: Buffer, centroids: Buffer, codes: Buffer, metric: int, out: Buffer, threads: int = 1
-) -> None:
+def assign_clusters(model: Buffer, centroids: Buffer, codes: Buffer, metric: int, out: Buffer, threads: int = 1) -> None:
     """
     out[i] (uint32) = the centroid (float32[c, dim]) nearest to code i, the first of equals.
     """
 
-def train_product(
-    points: Buffer,
-    parts: int,
-    absolute: bool,
-    iterations: int,
-    seed: int,
-    out_books: Buffer,
-    threads: int = 1,
-) -> None:
+def train_product(points: Buffer, parts: int, absolute: bool, iterations: int, seed: int, out_books: Buffer, threads: int = 1) -> None:
     """
     Train a codebook for each part of points (float32[n, dim]) by k-means.
 
@@ -523,9 +356,7 @@ def train_product(
         threads: At most so many threads.
     """
 
-def encode_product(
-    books: Buffer, points: Buffer, parts: int, absolute: bool, out_codes: Buffer, threads: int = 1
-) -> None:
+def encode_product(books: Buffer, points: Buffer, parts: int, absolute: bool, out_codes: Buffer, threads: int = 1) -> None:
     """
     out_codes[i, part] (uint8) = the word of books that is nearest to that part of point i.
     """
@@ -533,27 +364,7 @@ def encode_product(
 class StoredLists:
     """Inverted lists, held open for searches from any number of threads."""
 
-    def __init__(
-        self,
-        metric: int,
-        model: Buffer,
-        centroids: Buffer,
-        offsets: Buffer,
-        rows: Buffer,
-        *,
-        codes: Buffer | None = None,
-        lengths: Buffer | None = None,
-        norms: Buffer | None = None,
-        books: Buffer | None = None,
-        product_codes: Buffer | None = None,
-        product_terms: Buffer | None = None,
-        row_blocks: tuple[Buffer, Buffer, int] | None = None,
-        code_blocks: tuple[Buffer, Buffer, int] | None = None,
-        length_blocks: tuple[Buffer, Buffer, int] | None = None,
-        norm_blocks: tuple[Buffer, Buffer, int] | None = None,
-        product_code_blocks: tuple[Buffer, Buffer, int] | None = None,
-        product_term_blocks: tuple[Buffer, Buffer, int] | None = None,
-    ) -> None:
+    def __init__(self, metric: int, model: Buffer, centroids: Buffer, offsets: Buffer, rows: Buffer, *, codes: Buffer | None = None, lengths: Buffer | None = None, norms: Buffer | None = None, books: Buffer | None = None, product_codes: Buffer | None = None, product_terms: Buffer | None = None, row_blocks: tuple[Buffer, Buffer, int] | None = None, code_blocks: tuple[Buffer, Buffer, int] | None = None, length_blocks: tuple[Buffer, Buffer, int] | None = None, norm_blocks: tuple[Buffer, Buffer, int] | None = None, product_code_blocks: tuple[Buffer, Buffer, int] | None = None, product_term_blocks: tuple[Buffer, Buffer, int] | None = None) -> None:
         """
         Open lists, with codes or with product codes.
 
@@ -573,23 +384,7 @@ class StoredLists:
             row_blocks: (crcs, verified, prefix) of the rows; None: not checked. Likewise the others.
         """
 
-    def search(
-        self,
-        vectors: Buffer,
-        queries: Buffer,
-        k: int,
-        n_probes: int,
-        enough: int,
-        scored: int,
-        out_rows: Buffer,
-        out_distances: Buffer,
-        out_counts: Buffer,
-        out_visited: Buffer,
-        mask: Buffer | None = None,
-        threads: int = 1,
-        vector_blocks: tuple[Buffer, Buffer, int] | None = None,
-        max_distance: float = ...,
-    ) -> tuple[int, int]:
+    def search(self, vectors: Buffer, queries: Buffer, k: int, n_probes: int, enough: int, scored: int, out_rows: Buffer, out_distances: Buffer, out_counts: Buffer, out_visited: Buffer, mask: Buffer | None = None, threads: int = 1, vector_blocks: tuple[Buffer, Buffer, int] | None = None, max_distance: float = ...) -> tuple[int, int]:
         """
         Find the k nearest rows of each query in the lists whose centroids are nearest.
 
@@ -617,20 +412,9 @@ class StoredLists:
 class SingleListSearch:
     """Searches of StoredLists with one query, over all rows."""
 
-    def __init__(
-        self,
-        lists: StoredLists,
-        vectors: Buffer,
-        vector_blocks: tuple[Buffer, Buffer, int] | None,
-        n_probes: int,
-        scored_per_hit: int,
-        scored: int,
-        rows: int,
-        codes_per_row: int,
-    ) -> None: ...
-    def nearest(
-        self, query: object, k: object, ef: object, n_probes: object
-    ) -> tuple[list[int], list[float]] | None:
+    def __init__(self, lists: StoredLists, vectors: Buffer, vector_blocks: tuple[Buffer, Buffer, int] | None, n_probes: int, scored_per_hit: int, scored: int, rows: int, codes_per_row: int) -> None: ...
+
+    def nearest(self, query: object, k: object, ef: object, n_probes: object) -> tuple[list[int], list[float]] | None:
         """
         Return the rows of the k nearest and their distances, as two lists, or None.
 
@@ -652,13 +436,14 @@ class JsonlError(ValueError):
 
     column: int = 0
 
-    reason: str = ""
+    reason: str = ''
 
 class JsonlBatch:
     """The records of consecutive lines, in columns. Arrays are memoryviews."""
 
     @property
     def n_rows(self) -> int: ...
+
     @property
     def n_lines(self) -> int:
         """Lines consumed, blank ones included."""
@@ -680,45 +465,31 @@ class JsonlBatch:
         """All ids are integers, and ids_u64 holds them."""
 
     @property
-    def vectors(
-        self,
-    ) -> Annotated[memoryview, dict(dtype="float32", shape=(None,), order="C", writable=False)]:
+    def vectors(self) -> Annotated[memoryview, dict(dtype='float32', shape=(None,), order='C', writable=False)]:
         """float32[n_rows * dim]"""
 
     @property
-    def row_lines(
-        self,
-    ) -> Annotated[memoryview, dict(dtype="uint64", shape=(None,), order="C", writable=False)]:
+    def row_lines(self) -> Annotated[memoryview, dict(dtype='uint64', shape=(None,), order='C', writable=False)]:
         """uint64[n_rows]: number of the line of each row."""
 
     @property
-    def id_kinds(
-        self,
-    ) -> Annotated[memoryview, dict(dtype="uint8", shape=(None,), order="C", writable=False)]:
+    def id_kinds(self) -> Annotated[memoryview, dict(dtype='uint8', shape=(None,), order='C', writable=False)]:
         """uint8[n_rows]: 0 integer, 1 bytes, 2 text."""
 
     @property
-    def id_offsets(
-        self,
-    ) -> Annotated[memoryview, dict(dtype="uint64", shape=(None,), order="C", writable=False)]:
+    def id_offsets(self) -> Annotated[memoryview, dict(dtype='uint64', shape=(None,), order='C', writable=False)]:
         """uint64[n_rows + 1]"""
 
     @property
-    def id_bytes(
-        self,
-    ) -> Annotated[memoryview, dict(dtype="uint8", shape=(None,), order="C", writable=False)]:
+    def id_bytes(self) -> Annotated[memoryview, dict(dtype='uint8', shape=(None,), order='C', writable=False)]:
         """uint8[id_offsets[-1]]; an integer has 8 bytes, little-endian."""
 
     @property
-    def ids_u64(
-        self,
-    ) -> Annotated[memoryview, dict(dtype="uint64", shape=(None,), order="C", writable=False)]:
+    def ids_u64(self) -> Annotated[memoryview, dict(dtype='uint64', shape=(None,), order='C', writable=False)]:
         """uint64[n_rows] if ids_all_u64, else empty."""
 
     @property
-    def has_metadata(
-        self,
-    ) -> Annotated[memoryview, dict(dtype="uint8", shape=(None,), order="C", writable=False)]:
+    def has_metadata(self) -> Annotated[memoryview, dict(dtype='uint8', shape=(None,), order='C', writable=False)]:
         """uint8[n_rows]: 1 where the record has a mapping, be it empty."""
 
     @property
@@ -727,21 +498,7 @@ class JsonlBatch:
         One (key, type, rows, values, offsets) for each key and type, sorted by them. Types: 1 null (no values), 2 bool (uint8), 3 int64, 4 float64, 5 string (UTF-8, with offsets).
         """
 
-def parse_jsonl(
-    data: Buffer,
-    *,
-    first_line: int = 1,
-    id_field: str | None = None,
-    vector_field: str | None = None,
-    metadata_field: str | None = None,
-    columns: Sequence[str] | None = None,
-    no_metadata: bool = False,
-    scalars_only: bool = False,
-    dim: int = 0,
-    max_rows: int = 4294967295,
-    final: bool = True,
-    max_line_bytes: int = 268435456,
-) -> JsonlBatch:
+def parse_jsonl(data: Buffer, *, first_line: int = 1, id_field: str | None = None, vector_field: str | None = None, metadata_field: str | None = None, columns: Sequence[str] | None = None, no_metadata: bool = False, scalars_only: bool = False, dim: int = 0, max_rows: int = 4294967295, final: bool = True, max_line_bytes: int = 268435456) -> JsonlBatch:
     """
     Read records from JSON Lines (RFC 8259, one object a line, blank lines skipped).
 
