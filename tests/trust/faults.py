@@ -193,7 +193,15 @@ def imported(work: Work) -> None:
     work.close()
 
 
-WORKLOADS = {"records": workload, "indexed": indexed, "imported": imported}
+def plain(work: Work) -> None:
+    """A plain array that becomes a database, and a write after it."""
+    work.create_plain(5, [80, 81, 82, 83])
+    work.open()
+    work.upsert(6)
+    work.close()
+
+
+WORKLOADS = {"records": workload, "indexed": indexed, "imported": imported, "plain": plain}
 
 
 def scratch() -> Path:

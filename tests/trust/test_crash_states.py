@@ -23,6 +23,7 @@ HISTORIES = [
     ("life", "periodic", 80),
     ("life", "never", 60),
     ("imported", "always", 60),
+    ("plain", "always", 40),
     ("many_frames", "always", 60),
     ("many_frames", "periodic", 50),
     ("many_frames", "never", 30),
@@ -64,7 +65,7 @@ def test_a_crash_in_the_middle_of_recovery_loses_nothing_either(name: str, polic
     assert tally.double > 50
 
 
-@pytest.mark.parametrize("name", ["life", "imported", "nothing_kept", "hnsw", "ivf_pq"])
+@pytest.mark.parametrize("name", ["life", "imported", "plain", "nothing_kept", "hnsw", "ivf_pq"])
 def test_memory_sees_the_same_operations_as_a_real_directory(name: str, tmp_path: Path) -> None:
     workload = getattr(workloads, name)
     real_path = str(tmp_path / "a.iqdb")

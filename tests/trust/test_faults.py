@@ -32,6 +32,13 @@ def test_whatever_system_call_fails_nothing_acknowledged_is_lost_and_nothing_els
     assert tally.poisoned + tally.went_on >= 3
 
 
+def test_whatever_system_call_fails_a_plain_array_is_a_whole_database_or_none() -> None:
+    tally = faults.run(seed=SEED, share=6, names=("plain",))
+    assert tally.of > 300
+    assert tally.points > 50
+    assert tally.poisoned
+
+
 @pytest.mark.parametrize("kind", ["rename", "fdatasync", "link", "unlink"])
 def test_every_one_of_the_calls_that_matter_most_may_fail(kind: str) -> None:
     tally = faults.FaultTally()

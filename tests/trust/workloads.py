@@ -14,6 +14,7 @@ import numpy as np
 
 from iqdb_core import FlatConfig, FsyncPolicy, HnswConfig, Iqdb, IqdbConfig, IvfConfig, opening
 from iqdb_core.bulk import create_from
+from iqdb_core.plain_load import create_from_plain
 from iqdb_core.records import Ids, MetadataColumns, RecordBatch
 
 if TYPE_CHECKING:
@@ -83,6 +84,23 @@ def batch_of(ids: list[Any], seeds: list[int], metadata: list[Any]) -> RecordBat
         np.array([vector_of(seed) for seed in seeds], np.float32).reshape(-1, DIM),
         columns,
     )
+
+
+class PlainSource:
+    """The vectors of seeds, as a plain array to be loaded."""
+
+    def __init__(self, seeds: list[int]) -> None:
+        self.n_rows, self.dim = len(seeds), DIM
+        self._bytes = b"".join(packed(seed) for seed in seeds)
+
+    def read_into(self, buffer: memoryview, row: int) -> None:
+        """Fill `buffer` with the vectors from `row` on."""
+        start = row * 4 * DIM
+        buffer[:] = self._bytes[start : start + len(buffer)]
+
+    def where(self, row: int) -> str:
+        """Return how messages name a row."""
+        return f"row {row}"
 
 
 class Work:
@@ -174,6 +192,19 @@ class Work:
         self.step(
             self._loaded(batches),
             lambda: create_from(self.path, config, batches, files=self.files),
+            durable=True,
+            index=config.index,
+        )
+
+    def create_plain(self, first_id: int, seeds: list[int]) -> None:
+        """Create the database from a plain array of vectors, all or nothing."""
+        config = IqdbConfig(dim=DIM, metric="euclidean", database_id=DATABASE_ID, **self.settings)
+        ids = list(range(first_id, first_id + len(seeds)))
+        self.step(
+            self._loaded((batch_of(ids, seeds, [None] * len(ids)),)),
+            lambda: create_from_plain(
+                self.path, config, PlainSource(seeds), first_id=first_id, files=self.files
+            ),
             durable=True,
             index=config.index,
         )
@@ -290,6 +321,17 @@ def imported(work: Work) -> None:
     work.delete("x")
     work.bulk(batch_of([20, 21], [60, 61], [None, None]))
     work.bulk(batch_of([22], [62], [None]))
+    work.close()
+
+
+def plain(work: Work) -> None:
+    """An import of a plain array that creates the database, and what follows it."""
+    work.create_plain(3, [70, 71, 72])
+    work.open()
+    work.upsert(4, {"n": 1})
+    work.delete(3)
+    work.compact()
+    work.upsert(9)
     work.close()
 
 

@@ -19,6 +19,7 @@ HISTORIES = [
     ("life", "periodic", 150, 1000, 10),
     ("life", "never", 100, 600, 6),
     ("imported", "always", 150, 2000, 16),
+    ("plain", "always", 100, 1000, 10),
     ("many_frames", "always", 150, 2500, 16),
     ("many_frames", "periodic", 100, 1000, 10),
     ("many_frames", "never", 50, 400, 6),
