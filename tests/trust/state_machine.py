@@ -168,7 +168,7 @@ class Machine(RuleBasedStateMachine):
             policy=self.policy,
             log_name=LOG,
             rng=random.Random(seed),
-            floor=1 if self.start.names else 0,
+            floor=1 if PATH in self.start.names else 0,
         )
         position = max(0, len(trace) - back)
         states = crashes.states_at(position)

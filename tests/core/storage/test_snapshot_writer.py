@@ -106,7 +106,6 @@ def test_bytes_do_not_depend_on_threads_spools_or_sink(
     expected = image(batch, compression)
     monkeypatch.setattr(section_stream, "_SPOOL_BYTES", 5000)
     monkeypatch.setattr(section_stream, "WRITE_BYTES", 7000)
-    monkeypatch.setattr(section_stream, "_WRITEBACK_BYTES", 9000)
     monkeypatch.setattr(snapshot_writer, "_OVERLAP_BYTES", 1)
     file = OS_FILES.create_temporary(str(tmp_path / "db"))
     with SnapshotWriter(file, config(16, compression), database_id, threads=3) as writer:
