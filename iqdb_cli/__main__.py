@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import sys
+from typing import NoReturn
 
 
 def main() -> int:
@@ -19,8 +21,6 @@ def main() -> int:
         return guarded(_run)
     except KeyboardInterrupt:
         return 130
-    finally:
-        gc.freeze()  # what is left goes with the process: nobody need look through it once more
 
 
 def _run() -> int:
@@ -31,5 +31,21 @@ def _run() -> int:
     return run(sys.argv[1:])
 
 
+def run_and_leave() -> NoReturn:
+    """Run the command and end the process with its exit status: what `iqdb` is.
+
+    Taking the interpreter to pieces takes as long as opening a database and searching it. What others
+    wanted to be called at the end is called; the rest goes with the process.
+    """
+    status = main()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):  # closed, or full: Python knows what to say of it
+        sys.exit(status)
+    atexit._run_exitfuncs()  # noqa: SLF001 - what Python itself would call now
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run_and_leave()
