@@ -239,13 +239,13 @@ class ParquetReader:
     def _convert(self, batch: Any, row: int, first_id: int) -> SourceBatch:
         roles = self._roles
         assert roles.vector is not None
-        count = batch.num_rows
-        vectors = vectors_of(batch.column(roles.vector), self.dim, self.name, row)
-        if roles.record_id is None:
-            ids = numbered_ids(first_id + row, count)
-        else:
-            ids = ids_of(batch.column(roles.record_id), self.name, row)
-        metadata = metadata_of(batch, roles, self.name, row)
+        with parquet_errors(self.name):  # of a dictionary's codes Arrow finds out only now
+            vectors = vectors_of(batch.column(roles.vector), self.dim, self.name, row)
+            if roles.record_id is None:
+                ids = numbered_ids(first_id + row, batch.num_rows)
+            else:
+                ids = ids_of(batch.column(roles.record_id), self.name, row)
+            metadata = metadata_of(batch, roles, self.name, row)
         return SourceBatch(ids, vectors, metadata, row, self.name)
 
     def fraction(self) -> float | None:
@@ -312,5 +312,7 @@ def iter_metadata_table(table: ParquetSource, options: InputOptions) -> Iterator
     file = table.open()
     for group in range(table.metadata.num_row_groups):
         for batch in table.read_group(file, group, columns, rows):
-            yield metadata_of(batch, roles, table.name, row) or MetadataColumns.none(batch.num_rows)
+            with parquet_errors(table.name):
+                metadata = metadata_of(batch, roles, table.name, row)
+            yield metadata or MetadataColumns.none(batch.num_rows)
             row += batch.num_rows

@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from iqdb_cli.inputs.parquet import ParquetReader
 from iqdb_cli.inputs.reader import InputOptions
 from iqdb_cli.inputs.readers import Inputs
-from iqdb_cli.inputs.source import BadInputError
+from iqdb_cli.inputs.source import BadInputError, ByteSource
 from iqdb_core.errors import DimensionMismatchError, InvalidIdError, InvalidMetadataError, InvalidVectorError
 
 
@@ -268,3 +269,24 @@ def test_a_pipe_is_copied_so_that_it_can_be_read(save: Any, tmp_path: Path) -> N
 def test_names_with_dots_are_single_columns(save: Any) -> None:
     records = Records(save({"v": fixed(), "v.x": [1, 2, 3, 4], "a.b": [5, 6, 7, 8]}))
     assert records.metadata[0] == {"v.x": 1, "a.b": 5}
+
+
+@pytest.mark.parametrize("column", ["id", "word"])
+def test_a_code_beyond_its_dictionary_is_an_error_of_the_file(tmp_path: Any, column: str) -> None:
+    columns = {
+        "id": pa.array([1, 2]),
+        "vector": pa.array([[1.0], [2.0]], pa.list_(pa.float32())),
+        "word": pa.array(["a", "b"]).dictionary_encode(),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    codes = pa.array([0, 222], pa.int32())
+    columns[column] = pa.DictionaryArray.from_arrays(codes, pa.array(["a", "b"]), safe=False)
+    with ByteSource(str(tmp_path / "a.parquet")) as source:
+        reader = ParquetReader(source, InputOptions(id_field="id"))
+        reader._convert(pa.RecordBatch.from_pydict({**columns, column: reader_safe(column)}), 0, 0)
+        with pytest.raises(BadInputError, match="cannot be read as Parquet"):
+            reader._convert(pa.RecordBatch.from_pydict(columns), 0, 0)
+
+
+def reader_safe(column: str) -> Any:
+    return pa.array([1, 2]) if column == "id" else pa.array(["a", "b"]).dictionary_encode()
