@@ -313,6 +313,6 @@ def iter_metadata_table(table: ParquetSource, options: InputOptions) -> Iterator
     for group in range(table.metadata.num_row_groups):
         for batch in table.read_group(file, group, columns, rows):
             with parquet_errors(table.name):
-                metadata = metadata_of(batch, roles, table.name, row)
-            yield metadata or MetadataColumns.none(batch.num_rows)
+                found = metadata_of(batch, roles, table.name, row)
+            yield found or MetadataColumns.none(batch.num_rows)
             row += batch.num_rows

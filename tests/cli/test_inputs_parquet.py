@@ -273,7 +273,7 @@ def test_names_with_dots_are_single_columns(save: Any) -> None:
 
 @pytest.mark.parametrize("column", ["id", "word"])
 def test_a_code_beyond_its_dictionary_is_an_error_of_the_file(tmp_path: Any, column: str) -> None:
-    columns = {
+    columns: dict[str, Any] = {
         "id": pa.array([1, 2]),
         "vector": pa.array([[1.0], [2.0]], pa.list_(pa.float32())),
         "word": pa.array(["a", "b"]).dictionary_encode(),
