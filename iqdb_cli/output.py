@@ -7,14 +7,14 @@ import enum
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from iqdb_cli import terminal
 from iqdb_cli.exit_codes import OutputClosedError, UsageError, flush_stdout
-from iqdb_cli.termination import taken_back_when_terminated
+from iqdb_cli.replaced_files import place_of, replaced_files
 from iqdb_core.errors import FileIOError
-from iqdb_core.storage.files import OS_FILES, FileSystem, OpenFile
+from iqdb_core.storage.files import OS_FILES, FileSystem
 
 _BUFFER_BYTES = 64 * 1024
 
@@ -154,19 +154,45 @@ def open_output(
         UsageError: `path` is the database or its log.
         FileIOError: the file cannot be written.
     """
-    if path is None or path == "-":
-        if sys.stdout is None:
-            raise FileIOError("standard output", "write", OSError(0, "it is closed"))
-        # What others printed comes first. Output has its own buffer, so the raw stream is enough.
-        flush_stdout()
-        out = Output(getattr(sys.stdout.buffer, "raw", sys.stdout.buffer), "standard output")
+    with open_outputs([path or "-"], database=database, files=files) as (out,):
         yield out
-        out.flush()
-        return
-    if database is not None and _is_part_of(path, database):
-        raise UsageError(f"{path} is the database itself; choose another output file")
-    with _replaced_file(path, files) as out:
-        yield out
+
+
+@contextlib.contextmanager
+def open_outputs(
+    paths: Sequence[str], *, database: str | None = None, files: FileSystem = OS_FILES
+) -> Iterator[list[Output]]:
+    """Open the destinations of one result that goes to several files; see `open_output`.
+
+    The first file stands for all of them. After a kill or a power cut in the moment in which they get their
+    names all are old, or all are new, or the first one is missing: old and new ones cannot be read together.
+
+    Raises:
+        UsageError: a path is the database or its log, or two are the same file.
+        FileIOError: a file cannot be written.
+    """
+    places = {path: place_of(path, files) for path in paths if path != "-"}
+    for path in places:
+        if database is not None and _is_part_of(path, database):
+            raise UsageError(f"{path} is the database itself; choose another output file")
+    # A device or a FIFO is written in place; a directory fails there with the system's words.
+    replaced = [p for p in places.values() if p.before is None or stat.S_ISREG(p.before.st_mode)]
+    if len({place.target for place in replaced}) < len(replaced):
+        raise UsageError(f"{' and '.join(p.shown for p in replaced)} name one file; choose different ones")
+    with contextlib.ExitStack() as stack:
+        # What cannot be taken back is written before files get their names: it is left first.
+        outs: dict[str, Output] = {}
+        if replaced:
+            new = stack.enter_context(replaced_files(replaced, files))
+            outs = {file.place.shown: Output(file, file.place.shown) for file in new}
+        for path in paths:
+            if path == "-":
+                outs[path] = stack.enter_context(_standard_output())
+            elif path not in outs:
+                outs[path] = stack.enter_context(_opened(path, places[path].target))
+        yield [outs[path] for path in paths]
+        for path in reversed(paths):
+            outs[path].flush()
 
 
 def _is_part_of(path: str, database: str) -> bool:
@@ -182,77 +208,12 @@ def _is_part_of(path: str, database: str) -> bool:
 
 
 @contextlib.contextmanager
-def _replaced_file(path: str, files: FileSystem) -> Iterator[Output]:
-    with _reported_of(path):
-        target = files.resolve(path)
-        before = files.status_at(target)
-    if before is not None and not stat.S_ISREG(before.st_mode):
-        # A device or a FIFO is written in place; a directory fails here with the system's words.
-        with _opened(path, target) as out:
-            yield out
-            out.flush()
-        return
-    with taken_back_when_terminated():
-        with _reported_of(path):
-            # A run that was killed left its temporary file behind; one that is being written is locked.
-            files.sweep_temporaries(target)
-            # Not even for a moment may others open what they could not open before.
-            file = files.create_temporary(target, 0o666 if before is None else 0o600)
-        temporary = file.path
-        try:
-            out = Output(_FileSink(file, files, path), path)
-            yield out
-            out.flush()
-            with _reported_of(path):
-                if before is not None:
-                    files.copy_permissions(file, before)
-                files.sync(file)
-                files.rename(temporary, target)
-                file.path = target
-                files.sync_directory(target)
-        except BaseException:
-            if file.path != target:
-                with contextlib.suppress(FileIOError):
-                    files.unlink(temporary)
-            raise
-        finally:
-            files.release(file)
-
-
-@contextlib.contextmanager
-def _reported_of(path: str) -> Iterator[None]:
-    """Let errors name the file that was asked for, not the temporary one."""
-    try:
-        yield
-    except FileIOError as error:
-        cause = error.__cause__
-        raise FileIOError(
-            path, "write", cause if isinstance(cause, OSError) else OSError(str(error))
-        ) from cause
-
-
-class _FileSink:
-    """A file of the storage layer as a stream."""
-
-    def __init__(self, file: OpenFile, files: FileSystem, shown: str) -> None:
-        self._file = file
-        self._files = files
-        self._shown = shown
-        self._size = 0
-
-    def write(self, data: memoryview, /) -> int:
-        """Append all of `data`."""
-        with _reported_of(self._shown):
-            self._files.write(self._file, data, self._size)
-        self._size += len(data)
-        return len(data)
-
-    def flush(self) -> None:
-        """Do nothing: what is written is with the system."""
-
-    def fileno(self) -> int:
-        """Return the descriptor."""
-        return self._file.fd
+def _standard_output() -> Iterator[Output]:
+    if sys.stdout is None:
+        raise FileIOError("standard output", "write", OSError(0, "it is closed"))
+    # What others printed comes first. Output has its own buffer, so the raw stream is enough.
+    flush_stdout()
+    yield Output(getattr(sys.stdout.buffer, "raw", sys.stdout.buffer), "standard output")
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import os
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +12,7 @@ from iqdb_cli import terminal
 from iqdb_cli.exit_codes import UsageError
 from iqdb_cli.legacy_notes import tell_of_legacy
 from iqdb_cli.options import Database
-from iqdb_cli.output import open_output
+from iqdb_cli.output import open_outputs
 from iqdb_cli.termination import taken_back_when_terminated
 from iqdb_core.database import Iqdb
 from iqdb_core.errors import DatabaseExistsError
@@ -94,7 +93,14 @@ def command(
             help="With npy: write the metadata to FILE, JSON lines or .parquet, a line or row a record.",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Replace files that exist. Of several, the one with the vectors goes first and comes last: "
+            "while it is there, the others belong to it.",
+        ),
+    ] = False,
 ) -> None:
     """Export all records to .npy, Parquet, JSON lines or iqdb 1.x.
 
@@ -120,23 +126,23 @@ def command(
         def batches(*, vectors: bool = True) -> Iterator[RecordBatch]:
             return handle.batches(filter=filter_expression, batch_rows=rows, vectors=vectors)
 
-        with ExitStack() as stack:
+        # The vectors come first: their file stands for those beside it.
+        targets = [output or "-", *(path for path in (ids_out, metadata_out) if path)]
+        if chosen is ExportFormat.JSONL:
+            from iqdb_cli.exporters.jsonl import write_records
 
-            def target(path: str | None) -> Output:
-                return stack.enter_context(open_output(path, database=db))
-
-            if chosen is ExportFormat.JSONL:
-                from iqdb_cli.exporters.jsonl import write_records
-
-                count = write_records(batches(), target(output))
-            else:
-                survey = survey_of(batches(vectors=False))
-                count = survey.n_rows
+            with open_outputs(targets, database=db) as (out,):
+                count = write_records(batches(), out)
+        else:
+            survey = survey_of(batches(vectors=False))
+            count = survey.n_rows
+            with open_outputs(targets, database=db) as (out, *beside):
                 if chosen is ExportFormat.PARQUET:
-                    _write_parquet(batches(), survey, handle.dim, target(output))
+                    _write_parquet(batches(), survey, handle.dim, out)
                 else:
-                    beside = [target(path) if path else None for path in (ids_out, metadata_out)]
-                    _write_npy(batches(), survey, handle.dim, target(output), *beside)
+                    ids = beside.pop(0) if ids_out else None
+                    metadata = beside.pop(0) if metadata_out else None
+                    _write_npy(batches(), survey, handle.dim, out, ids, metadata)
     terminal.note(f"{db}: {count:,} record{'' if count == 1 else 's'} exported")
 
 

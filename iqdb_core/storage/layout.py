@@ -402,7 +402,9 @@ def decode_section_table(table: bytes) -> list[SectionEntry]:
             followed by anything but zeros.
     """
     entries = []
-    for number, (padded_name, *fields, reserved) in enumerate(_SECTION.iter_unpack(table)):
+    # Not by an `iter_unpack` that lives on: with one, CPython 3.11 crashed in its garbage collector.
+    for number in range(len(table) // SECTION_ENTRY_BYTES):
+        padded_name, *fields, reserved = _SECTION.unpack_from(table, number * SECTION_ENTRY_BYTES)
         name = padded_name.rstrip(b"\0")
         if reserved != _SECTION_ZEROS:
             raise ReservedError(f"sections[{number}].reserved")
