@@ -64,6 +64,12 @@ def test_a_size_outside_the_limits_is_refused_before_anything_is_allocated(
 
 
 @BOTH
+def test_a_chunk_that_is_stored_in_more_bytes_than_it_has_is_refused(codec: int) -> None:
+    with pytest.raises(ChunkError, match="9 stored bytes for 8"):
+        decompress_chunk(codec, b"x" * 9, 8)
+
+
+@BOTH
 def test_bytes_after_the_chunk_are_refused(codec: int) -> None:
     with pytest.raises(ChunkError):
         decompress_chunk(codec, compress_chunk(codec, 3, TEXT) + b"\0", len(TEXT))

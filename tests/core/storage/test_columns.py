@@ -363,6 +363,45 @@ def test_a_value_of_a_row_without_mapping_is_refused() -> None:
                 reader(GroupView(blob))
 
 
+def test_rows_of_a_sparse_column_must_ascend() -> None:
+    blob = encode([{"a": n} if n in (1, 2, 5) else {} for n in range(500)])
+    assert blob[ENTRY + 7] == layout.SPARSE
+    payload = struct.unpack_from("<I", blob, ENTRY + 16)[0]
+    assert blob[payload : payload + 6] == struct.pack("<3H", 1, 2, 5)
+    for rows in ((2, 2, 5), (2, 1, 5)):
+        changed = blob[:payload] + struct.pack("<3H", *rows) + blob[payload + 6 :]
+        for reader in READERS:
+            with pytest.raises(StructureError, match="expected rows that ascend"):
+                reader(GroupView(changed))
+
+
+def test_a_bitmap_of_mappings_must_be_there_as_a_whole() -> None:
+    blob = encode([{"a": 1}, None])
+    header = struct.pack("<IIB3xI", 100, 0, layout.HAS_BITMAP, 24)
+    with pytest.raises(StructureError, match="has_metadata bitmap is 8, expected 16 bytes"):
+        GroupView(header + blob[16:24])
+
+
+def test_a_dictionary_must_hold_the_offsets_of_its_entries() -> None:
+    blob = encode([{"a": "x"}, {"a": "y"}] * 20)
+    assert blob[ENTRY + 12] == layout.DICTIONARY
+    payload = struct.unpack_from("<I", blob, ENTRY + 16)[0]
+    assert struct.unpack_from("<I", blob, payload)[0] == 2
+    many = blob[:payload] + struct.pack("<I", 20) + blob[payload + 4 :]
+    short = struct.pack("<I", 24)
+    cut = many[: ENTRY + 20] + short + many[ENTRY + 24 : payload + 24]
+    cut = cut[:12] + struct.pack("<I", len(cut)) + cut[16:]
+    with pytest.raises(StructureError, match="data_bytes is 24, expected room for the offsets"):
+        GroupView(cut).row(0)
+
+
+def test_a_string_longer_than_a_value_may_be_is_refused() -> None:
+    text = StringValues.from_bytes([b"x" * (2**24 + 1)])
+    blob = encode_group(MetadataColumns(1, None, (Column("a", ColumnType.STRING, None, text),)))
+    with pytest.raises(StructureError, match="16777217, expected at most 16777216 bytes"):
+        GroupView(blob).to_columns()
+
+
 def test_a_dictionary_must_not_expand_without_bound() -> None:
     text = b"x" * 2**20
     entry = struct.pack("<II", 1, 0) + struct.pack("<II", 0, len(text)) + text + bytes(2 * 16384)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 import subprocess
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from iqdb_core.errors import DatabaseExistsError, FileIOError, LockedError, NotADatabaseError
+from iqdb_core.storage import files as files_module
 from iqdb_core.storage.files import OS_FILES, FileSystem, OpenFile
 
 if TYPE_CHECKING:
@@ -218,3 +220,143 @@ def test_a_range_too_large_to_map_is_an_error_not_a_crash(path: str) -> None:
     file = make(path)
     with pytest.raises(FileIOError, match="cannot map"):
         OS_FILES.map_read(file, 2**62)
+
+
+def refusing(number: int) -> Callable[..., object]:
+    """Return a system call that refuses with an error number."""
+
+    def refuse(*_: object, **__: object) -> object:
+        raise OSError(number, os.strerror(number))
+
+    return refuse
+
+
+def test_a_temporary_name_that_is_taken_is_left_alone(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = path + ".taken"
+    Path(taken).write_bytes(b"somebody else's")
+    names = iter([taken, path + ".free"])
+    monkeypatch.setattr(FileSystem, "temporary_name", lambda *_: next(names))
+    file = FileSystem().create_temporary(path)
+    assert file.path == path + ".free"
+    assert Path(taken).read_bytes() == b"somebody else's"
+    OS_FILES.close(file)
+
+
+def test_a_temporary_file_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileIOError, match="cannot create: No such file or directory"):
+        OS_FILES.create_temporary(str(tmp_path / "absent" / "db"))
+
+
+def test_a_temporary_file_that_cannot_be_locked_is_removed_again(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", refusing(errno.ENOLCK))
+    with pytest.raises(FileIOError, match="cannot lock: No locks available"):
+        OS_FILES.create_temporary(path)
+    assert not list(Path(path).parent.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="the system has no nameless files")
+def test_where_nameless_files_are_not_supported_a_scratch_file_loses_its_name(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = os.open
+
+    def without(name: str, flags: int, *mode: int, number: int = errno.EOPNOTSUPP) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(number, os.strerror(number))
+        return system(name, flags, *mode)
+
+    monkeypatch.setattr(os, "open", without)
+    spool = OS_FILES.create_spool(path)
+    OS_FILES.write(spool, b"scratch", 0)
+    assert OS_FILES.read(spool, 7, 0) == b"scratch"
+    assert not list(Path(path).parent.iterdir())
+    OS_FILES.close(spool)
+    monkeypatch.setattr(os, "open", lambda *args: without(*args, number=errno.ENOSPC))
+    with pytest.raises(FileIOError, match="cannot create a scratch file beside it: No space left"):
+        OS_FILES.create_spool(path)
+
+
+def test_a_path_that_cannot_be_inspected_is_an_error(path: str) -> None:
+    make(path)
+    with pytest.raises(FileIOError, match="cannot inspect: Not a directory"):
+        OS_FILES.status_at(path + "/below")
+
+
+def test_without_preadv_a_buffer_is_filled_all_the_same(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "preadv", raising=False)
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, size, offset: pread(fd, min(size, 3), offset))
+    file = make(path, b"0123456789")
+    buffer = bytearray(12)
+    assert OS_FILES.read_into(file, memoryview(buffer), 1) == 9
+    assert buffer == b"123456789\0\0\0"
+    OS_FILES.close(file)
+
+
+def test_where_the_drive_has_a_cache_of_its_own_it_is_flushed_too(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    synced: list[int] = []
+    monkeypatch.setattr(files_module, "_F_FULLFSYNC", 51)
+    monkeypatch.setattr(fcntl, "fcntl", lambda fd, command: asked.append(command))
+    monkeypatch.setattr(os, "fsync", synced.append)
+    file = make(path)
+    OS_FILES.sync(file)
+    OS_FILES.sync_data(file)
+    assert asked == [51, 51]
+    assert not synced
+    # A file system that does not know the call gets a plain fsync; any other refusal is an error.
+    monkeypatch.setattr(fcntl, "fcntl", refusing(errno.ENOTSUP))
+    OS_FILES.sync_data(file)
+    assert synced == [file.fd]
+    monkeypatch.setattr(fcntl, "fcntl", refusing(errno.EIO))
+    with pytest.raises(FileIOError, match="cannot sync: Input/output error"):
+        OS_FILES.sync(file)
+    OS_FILES.close(file)
+
+
+def test_only_a_folder_that_cannot_be_synced_at_all_is_no_error(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", refusing(errno.EINVAL))
+    OS_FILES.sync_directory(path)
+    monkeypatch.setattr(os, "fsync", refusing(errno.EIO))
+    with pytest.raises(FileIOError, match="cannot sync the directory: Input/output error") as caught:
+        OS_FILES.sync_directory(path)
+    assert caught.value.path == str(Path(path).parent)
+
+
+def test_a_link_that_fails_for_another_reason_is_an_error_and_nothing_is_renamed(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = make(path + ".new")
+    monkeypatch.setattr(os, "link", refusing(errno.EIO))
+    with pytest.raises(FileIOError, match="cannot create: Input/output error"):
+        OS_FILES.install_new(temporary.path, path)
+    assert OS_FILES.exists(temporary.path)
+    assert not OS_FILES.exists(path)
+    OS_FILES.close(temporary)
+
+
+def test_a_replacement_gets_the_owner_where_the_system_lets_it(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+    file = make(path)
+    fields = list(OS_FILES.status(file))
+    fields[4:6] = [4711, 4712]
+    monkeypatch.setattr(os, "fchown", lambda fd, uid, gid: asked.append((uid, gid)))
+    OS_FILES.copy_permissions(file, os.stat_result(fields))
+    assert asked == [(4711, 4712)]
+    monkeypatch.setattr(os, "fchown", refusing(errno.EPERM))
+    OS_FILES.copy_permissions(file, os.stat_result(fields))
+    OS_FILES.close(file)
+
+
+def test_an_open_file_says_what_it_is(path: str) -> None:
+    file = make(path)
+    assert repr(file) == f"OpenFile({file.fd}, {path!r})"
+    OS_FILES.close(file)

@@ -10,8 +10,14 @@ import pytest
 
 from iqdb_core.config import IqdbConfig
 from iqdb_core.database import Iqdb
-from iqdb_core.errors import DatabaseNotFoundError, NotADatabaseError, UnsupportedVersionError
+from iqdb_core.errors import (
+    DatabaseNotFoundError,
+    FileIOError,
+    NotADatabaseError,
+    UnsupportedVersionError,
+)
 from iqdb_core.storage import layout
+from iqdb_core.storage.files import FileSystem, OpenFile
 from iqdb_core.storage.inspect import KINDS, inspect_file
 
 FORMATS = Path(__file__).parents[3] / "formats"
@@ -154,3 +160,40 @@ def test_inspect_of_what_is_no_database_says_so(tmp_path: Path) -> None:
         inspect_file(tmp_path / "absent.iqdb")
     with pytest.raises(NotADatabaseError, match="directory"):
         inspect_file(tmp_path)
+
+
+def test_a_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
+    class Refusing(FileSystem):
+        def open_read(self, path: str) -> OpenFile:
+            raise FileIOError(path, "open", OSError(13, "Permission denied"))
+
+    with pytest.raises(FileIOError, match="Permission denied"):
+        inspect_file(FORMATS / "golden" / "metadata.iqdb", files=Refusing())
+
+
+@pytest.mark.parametrize("times", [1, 99])
+def test_a_snapshot_that_is_replaced_between_the_two_files_is_looked_at_again(
+    tmp_path: Path, times: int
+) -> None:
+    path = tmp_path / "log-frames.iqdb"
+    for name in (path.name, f"{path.name}.wal"):
+        shutil.copy(FORMATS / "golden" / name, tmp_path)
+    opened: list[str] = []
+
+    class Replacing(FileSystem):
+        def open_read(self, path_opened: str) -> OpenFile:
+            opened.append(path_opened)
+            if path_opened.endswith(".wal") and opened.count(path_opened) <= times:
+                with Iqdb.open_existing(path) as db:
+                    db.upsert(len(opened), [1.0] * db.dim)
+                    db.compact()
+                    db.upsert(1000 + len(opened), [1.0] * db.dim)
+                    db.close(compact=False)
+            return super().open_read(path_opened)
+
+    facts = inspect_file(path, files=Replacing())
+    # It looks again, but not for ever: a writer that is always faster does not keep it from an answer.
+    assert 1 < opened.count(str(path)) <= 10
+    if times == 1:
+        with Iqdb.open_existing(path, read_only=True) as db:
+            assert facts["counts"]["n_rows"] == len(db)

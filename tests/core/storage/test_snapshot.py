@@ -24,6 +24,7 @@ from iqdb_core.errors import (
 )
 from iqdb_core.records import Ids
 from iqdb_core.storage import layout, stored_metadata
+from iqdb_core.storage import section as section_module
 from iqdb_core.storage.layout import (
     decode_header,
     decode_section_table,
@@ -298,6 +299,7 @@ def test_unknown_features_forbid_what_they_say(small: bytes) -> None:
         ("config", {"name": "meta.x", "flags": 1}, "section config"),
         ("meta.rows", {"name": "zzz", "flags": 1}, "section meta.groups"),
         ("meta.data", {"shape0": 8, "shape1": 100, "ndim": 2}, "section meta.data: raw_bytes"),
+        ("meta.rows", {"shape0": 1, "raw_bytes": 8, "stored_bytes": 8}, "section meta.rows: shape0"),
     ],
 )
 def test_every_rule_of_the_section_table_is_checked(
@@ -306,6 +308,39 @@ def test_every_rule_of_the_section_table_is_checked(
     with pytest.raises(StructureError) as caught:
         Snapshot.from_buffer(resection(small, name, **fields))
     assert caught.value.part == part
+
+
+def test_a_compressed_section_is_not_empty(
+    image: Callable[..., bytes], records: Callable[..., RecordBatch]
+) -> None:
+    empty = image(records(0), "zstd:1")
+    with pytest.raises(
+        StructureError, match="section vectors: codec is 2, expected none for an empty section"
+    ):
+        Snapshot.from_buffer(resection(empty, "vectors", codec=2, chunk_bytes=65536))
+
+
+def test_nothing_stands_between_the_checksums_and_the_table(small: bytes) -> None:
+    at = decode_header(small[:4096]).section_table_offset
+    moved = small[:at] + bytes(4096) + small[at:]
+    moved = reseal(moved, section_table_offset=at + 4096, file_bytes=len(moved))
+    with pytest.raises(StructureError) as caught:
+        Snapshot.from_buffer(moved)
+    assert caught.value.part == "header.section_table_offset"
+
+
+def test_a_configuration_larger_than_the_limit_is_refused(
+    image: Callable[..., bytes], records: Callable[..., RecordBatch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = image(records(3))
+    size = Snapshot.from_buffer(data).sections["config"].raw_bytes
+    monkeypatch.setattr("iqdb_core.storage.structure.MAX_CONFIG_BYTES", size)
+    Snapshot.from_buffer(data)
+    monkeypatch.setattr("iqdb_core.storage.structure.MAX_CONFIG_BYTES", size - 1)
+    with pytest.raises(
+        StructureError, match=f"section config: raw_bytes is {size}, expected at most {size - 1}"
+    ):
+        Snapshot.from_buffer(data)
 
 
 def test_a_compressed_section_cannot_claim_more_than_chunks_can_hold(
@@ -644,3 +679,84 @@ def test_opened_groups_are_kept_by_the_number_of_their_columns(
     assert list(kept._opened) == [2]
     assert kept._opened_columns == 2
     assert [snapshot.metadata_at(row) for row in (0, rows // 2, rows - 1)] == [{"a": 1, "b": 2}] * 3
+
+
+@pytest.mark.parametrize("compression", ["lz4", "zstd:3"])
+def test_threads_decode_a_large_section_and_tell_of_its_damage(
+    image: Callable[..., bytes],
+    records: Callable[..., RecordBatch],
+    compression: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(section_module, "_THREADED_BYTES", 1)
+    batch = records(20_000, 4)
+    batch.vectors[:] = np.arange(20_000, dtype=np.float32)[:, None]
+    data = image(batch, compression)
+    snapshot = Snapshot.from_buffer(data)
+    snapshot.ensure_vectors(threads=3)
+    assert np.array_equal(np.asarray(snapshot.vectors().buffer), batch.vectors)
+    changed = bytearray(stored(data, "vectors"))
+    changed[0] ^= 0xFF
+    damaged = Snapshot.from_buffer(rewrite(data, "vectors", bytes(changed)))
+    with pytest.raises(StructureError, match="chunk 0 of section vectors"):
+        damaged.ensure_vectors(threads=3)
+    torn = bytearray(data)
+    torn[Snapshot.from_buffer(data).sections["vectors"].entry.offset] ^= 1
+    with pytest.raises(ChecksumError, match="block 0 of section vectors"):
+        Snapshot.from_buffer(bytes(torn)).ensure_vectors(threads=3)
+
+
+def test_memory_that_the_system_refuses_for_a_section_is_an_error_of_the_file(
+    image: Callable[..., bytes], records: Callable[..., RecordBatch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = image(records(20_000, 4), "zstd:1")
+    for refusal in (OSError(12, "Cannot allocate memory"), OverflowError("memory mapped length")):
+        snapshot = Snapshot.from_buffer(data)
+
+        def refuse(*_: object, refusal: Exception = refusal) -> None:
+            raise refusal
+
+        monkeypatch.setattr(section_module.mmap, "mmap", refuse)
+        with pytest.raises(FileIOError, match="cannot reserve 320000 bytes of memory for it"):
+            snapshot.vector_bytes(5)
+        monkeypatch.undo()
+        # Nothing is left behind: the next attempt succeeds.
+        assert len(snapshot.vector_bytes(5)) == 16
+
+
+def test_text_ids_are_looked_for_and_not_found_among_integers(integers: bytes) -> None:
+    snapshot = Snapshot.from_buffer(integers)
+    assert snapshot.find_many(Ids.from_list(["a", b"b"])).tolist() == [-1, -1]
+    assert snapshot.find_many(Ids.from_list(["a", 13, 11])).tolist() == [-1, 1, -1]
+
+
+def test_rows_are_taken_and_cut_also_where_there_are_none(small: bytes, integers: bytes) -> None:
+    nowhere = np.empty(0, np.int64)
+    described, plain = Snapshot.from_buffer(small)._metadata, Snapshot.from_buffer(integers)._metadata
+    assert list(described.groups(3, 3)) == []
+    assert list(plain.groups()) == []
+    for found in (described.take(nowhere), described.slice(4, 4)):
+        assert found is not None
+        assert found.n_rows == 0
+    assert plain.take(nowhere) is None
+    assert plain.slice(0, 5) is None
+
+
+def test_numbers_are_kept_for_few_keys_at_a_time(small: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Snapshot.from_buffer(small)._metadata
+    monkeypatch.setattr(stored_metadata, "_CACHED_KEYS", 1)
+    first = kept.numbers("n")
+    assert kept.numbers("n") is first
+    assert kept.numbers("absent") == []
+    assert list(kept._numbers) == ["absent"]
+    assert [part[0].tolist() if hasattr(part[0], "tolist") else part[0] for part in kept.numbers("n")]
+
+
+def test_reading_from_a_closed_snapshot_says_that_it_is_closed(small: bytes) -> None:
+    snapshot = Snapshot.from_buffer(small)
+    sections = snapshot.sections
+    with pytest.raises(KeyError):
+        sections.part("no such section")
+    sections.close()
+    with pytest.raises(ClosedError):
+        sections.part("vectors")

@@ -165,6 +165,83 @@ def test_a_stale_log_and_a_torn_tail_are_notes_and_no_findings() -> None:
     assert ["torn tail" in note for note in torn.notes] == [True]
 
 
+def test_checksums_alone_do_not_decode_the_frames_of_a_log() -> None:
+    report = verify_file(GOLDEN / "log-upsert.iqdb", level="checksums")
+    assert report.ok
+    assert report.log_frames
+    assert "log" in report.whole
+
+
+@pytest.fixture
+def with_log(tmp_path: Path) -> Path:
+    for name in ("log-upsert.iqdb", "log-upsert.iqdb.wal"):
+        shutil.copy(GOLDEN / name, tmp_path)
+    return tmp_path / "log-upsert.iqdb"
+
+
+def test_a_folder_in_the_place_of_the_log_is_a_finding(with_log: Path) -> None:
+    log = with_log.with_name(with_log.name + ".wal")
+    log.unlink()
+    log.mkdir()
+    (finding,) = verify_file(with_log).findings
+    assert (finding.path, finding.part, finding.problem) == (str(log), "log", "it is a directory")
+    assert "cannot be opened with this log" in finding.effect
+
+
+@pytest.mark.parametrize("suffix", ["", ".wal"])
+def test_a_file_that_cannot_be_opened_is_no_damage(with_log: Path, suffix: str) -> None:
+    class Refusing(FileSystem):
+        def open_read(self, path: str) -> OpenFile:
+            if path.endswith(f"iqdb{suffix}"):
+                raise FileIOError(path, "open", OSError(13, "Permission denied"))
+            return super().open_read(path)
+
+    with pytest.raises(FileIOError, match=rf"upsert\.iqdb{suffix}: cannot open: Permission denied"):
+        verify_file(with_log, files=Refusing())
+
+
+@pytest.mark.parametrize("identity", [True, False])
+def test_a_snapshot_that_is_replaced_meanwhile_is_not_held_against_its_log(
+    with_log: Path, *, identity: bool
+) -> None:
+    """A compaction puts another snapshot in place after this one was opened, and then a log of its own."""
+
+    class Replacing(FileSystem):
+        def open_read(self, path: str) -> OpenFile:
+            if path.endswith(".wal") and identity:
+                with Iqdb.open_existing(with_log) as db:
+                    db.compact()
+                    db.upsert(4711, [1.0] * db.dim)
+                    db.close(compact=False)
+            elif path.endswith(".wal"):
+                shutil.copy(GOLDEN / "metadata.iqdb", with_log.with_name("other.iqdb"))
+                with_log.with_name("other.iqdb").rename(with_log)
+                damage(Path(path), 20)
+            return super().open_read(path)
+
+    report = verify_file(with_log, files=Replacing())
+    assert report.ok
+    assert "log" not in report.whole
+    assert identity or "the snapshot was replaced while it was verified" in report.notes[-1]
+
+
+def test_frames_inside_a_whole_frame_behind_a_damaged_one_are_not_counted(tmp_path: Path) -> None:
+    path = tmp_path / "nested.iqdb"
+    with Iqdb.create(path, IqdbConfig(dim=1)) as db:
+        db.upsert(1, [1.0])
+        log = path.with_name("nested.iqdb.wal")
+        db.upsert(2, [1.0])
+        copy = log.read_bytes()
+        db.upsert(3, [1.0], {"log": copy[64:].hex()})
+        db.upsert(b"IQFRIQFRIQFRIQFR" * 8, [1.0])
+        db.upsert(4, [1.0])
+        db.close(compact=False)
+    damage(log, 64 + 50)
+    (finding,) = verify_file(path).findings
+    assert finding.part == "frame 0"
+    assert "no frame is whole before it, and 4 behind it" in finding.effect
+
+
 def test_what_is_no_database_is_refused_rather_than_reported(tmp_path: Path) -> None:
     (tmp_path / "old.iqdb").write_bytes(b"IQDBPRST\2\0\0\0")
     (tmp_path / "text.iqdb").write_text("hello")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import stat
 import threading
 from itertools import pairwise
@@ -23,8 +24,8 @@ from iqdb_core.errors import (
     UnsupportedVersionError,
 )
 from iqdb_core.records import Ids, MetadataColumns, RecordBatch
-from iqdb_core.storage import layout, log_contents, log_scan, wal
-from iqdb_core.storage.files import OS_FILES
+from iqdb_core.storage import frames, layout, log_contents, log_scan, wal
+from iqdb_core.storage.files import OS_FILES, FileSystem, OpenFile
 from iqdb_core.storage.frames import DeleteFrame, UpsertFrame, decode_body, encode_upsert
 from iqdb_core.storage.single_record import decode_single_upsert, encode_single_upsert
 from iqdb_core.storage.wal import LogWriter, read_log
@@ -207,6 +208,29 @@ def test_the_quick_decoder_accepts_only_what_the_general_one_does(
     assert frame.batch.vectors.tobytes() == bytes(quick[1])
     mappings = [None] if frame.batch.metadata is None else frame.batch.metadata.to_dicts()
     assert repr(mappings) == repr([None if quick[2] is None else dict(sorted(quick[2].items()))])
+
+
+def test_many_single_records_come_in_batches(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "_GATHERED_ROWS", 3)
+    writer = create(path)
+    for number in range(7):
+        upsert(writer, [number])
+    writer.close()
+    with read(path) as contents:
+        sizes = [len(frame.batch) for frame in contents.frames() if isinstance(frame, UpsertFrame)]
+    assert sizes == [3, 3, 1]
+    assert ids_in(path) == list(range(7))
+
+
+def test_a_single_record_of_a_mebibyte_is_left_to_the_general_decoder() -> None:
+    vector = np.arange(65536, dtype=np.float32)
+    text = {"a": "x" * (1 << 20)}
+    body = encode_single_upsert(1, vector.tobytes(), text)
+    assert decode_single_upsert(memoryview(body), vector.nbytes) is None
+    frame = decode_body(layout.FRAME_UPSERT, 1, memoryview(body), 65536, "x")
+    assert isinstance(frame, UpsertFrame)
+    assert frame.batch.metadata is not None
+    assert frame.batch.metadata.to_dicts() == [text]
 
 
 def test_metadata_of_more_than_one_group_survives(path: str) -> None:
@@ -788,6 +812,54 @@ def test_a_reader_looks_again_before_it_reports_damage(path: str, monkeypatch: p
 
     monkeypatch.setattr(log_contents, "_read_log_once", repaired)
     assert plain(path) == content_of(5)
+
+
+def test_a_log_that_shrinks_between_its_two_readings_is_damage(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_scan, "_KEPT_BYTES", 0)
+    monkeypatch.setattr(log_scan, "_WINDOW_BYTES", 64)
+    _, ends = write_some(path)
+    with read(path) as contents:
+        assert contents.n_frames == len(ends) - 1
+        with Path(path).open("r+b") as file:
+            file.truncate(ends[-2])
+        with pytest.raises(LogDamagedError, match="the log changed while it was read") as caught:
+            list(contents.frames())
+    assert caught.value.frame == len(ends) - 2
+
+
+def test_a_frame_whose_file_ends_while_it_is_read_is_no_frame(path: str) -> None:
+    data, ends = write_some(path)
+    file = OS_FILES.open_read(path)
+    log = log_scan.LogBytes(file, OS_FILES, len(data))
+    Path(path).write_bytes(data[: ends[-1] - 8])
+    assert log_scan.whole_frame(log, ends[-2], crc32c(DATABASE_ID)) is None
+    assert log_scan.whole_frame(log, ends[-3], crc32c(DATABASE_ID)) is not None
+    OS_FILES.close(file)
+
+
+def test_what_only_looks_like_a_later_frame_makes_no_damage_of_a_torn_tail(path: str) -> None:
+    data, ends = write_some(path)
+    writer = reopen(path)
+    upsert(writer, [77])
+    writer.close()
+    later = bytearray(Path(path).read_bytes()[ends[-1] :])
+    later[-1] ^= 1  # its checksum is wrong: nothing says that it was ever written
+    Path(path).write_bytes(data + b"\xff" * 40 + later)
+    assert ids_in(path)[:2] == [1, 2]
+    with read(path) as contents:
+        assert (contents.n_frames, contents.torn_bytes) == (len(ends) - 1, 40 + len(later))
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_a_log_that_cannot_be_opened_is_not_taken_for_none(path: str, number: int) -> None:
+    class Refusing(FileSystem):
+        def open_read(self, path: str) -> OpenFile:
+            raise FileIOError(path, "open", OSError(number, "refused"))
+
+    with pytest.raises(FileIOError, match="cannot open: refused"):
+        read_log(path, DATABASE_ID, IDENTITY, DIM, Refusing())
 
 
 def test_memory_is_bounded_by_a_window_and_a_frame(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
