@@ -51,9 +51,7 @@ class IdSections:
         self._ascending = True
 
     def append(self, ids: Ids) -> None:
-        """Take the ids of the rows that follow."""
-        if not len(ids):
-            return
+        """Take the ids of the rows that follow, of which there is at least one."""
         if self._variable is None:
             if ids.u64 is not None:
                 self._append_integers(ids.u64)

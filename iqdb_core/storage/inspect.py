@@ -82,12 +82,12 @@ def inspect_file(path: str | os.PathLike[str], files: FileSystem = OS_FILES) -> 
         FileIOError: the system refused to read.
     """
     resolved = files.resolve(path)
-    facts: Facts = {}
-    for attempt in range(_ATTEMPTS):
-        facts, moved = _inspect(resolved, path, files)
+    facts, moved = _inspect(resolved, path, files)
+    for _ in range(_ATTEMPTS - 1):
         # A compaction may have put another snapshot in place between the two files.
-        if not moved or attempt == _ATTEMPTS - 1:
+        if not moved:
             break
+        facts, moved = _inspect(resolved, path, files)
     return facts
 
 

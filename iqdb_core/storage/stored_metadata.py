@@ -105,8 +105,7 @@ class StoredMetadata:
             return None
         group = self.group_of(row)
         first, last = self.group_rows(group)
-        if not first <= row < last:
-            raise StructureError(self._path, "meta.rows", f"a group that holds row {row}", f"{first}..{last}")
+        assert first <= row < last, "the bounds of the groups were checked"
         metadata: dict[str, Any] | None = self.group(group).row(row - first)
         return metadata
 

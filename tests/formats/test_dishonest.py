@@ -16,9 +16,13 @@ from images import SnapshotImage
 from independent_log import read_database
 from independent_reader import FormatError
 
+from iqdb_core.errors import StructureError
 from iqdb_core.records import Column, ColumnType, Ids, MetadataColumns, RecordBatch
 from iqdb_core.storage import layout, metadata_sections, verify_records
 from iqdb_core.storage.codecs import compress_chunk
+from iqdb_core.storage.files import OS_FILES
+from iqdb_core.storage.read_back import read_back
+from iqdb_core.storage.snapshot import Snapshot
 from iqdb_core.storage.snapshot_writer import SnapshotWriter
 from iqdb_core.storage.verify import verify_file
 from iqdb_core.storage.verify_report import VerifyReport
@@ -72,12 +76,28 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "dishonest.iqdb"
 
 
+def refused_when_read_back(path: Path, match: str) -> None:
+    file = OS_FILES.open_read(str(path))
+    with pytest.raises(StructureError, match=match):
+        read_back(file)
+    OS_FILES.close(file)
+
+
+def test_a_component_that_is_no_number_among_vectors_with_integer_ids(path: Path) -> None:
+    image = made([1, 2])
+    image.write("vectors", 4, struct.pack("<f", float("nan")))
+    found = problems(image, path)
+    assert found[0] == ("section vectors: row 1", "component 0 is nan, expected a finite number")
+    refused_when_read_back(path, "component 0 of row 1 is another, expected a finite number")
+
+
 # --- Metadata -----------------------------------------------------------------------------------
 
 
 def test_sections_of_metadata_without_any_mapping(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metadata_sections, "_any_mapping", lambda _: True)
-    assert problems(made([1, 2], [None, None]), path) == [
+    report = verified(made([1, 2], [None, None]), path)
+    assert [(finding.part, finding.problem) for finding in report.findings] == [
         ("section meta.rows", "is there, though no record has metadata")
     ]
 
@@ -119,13 +139,16 @@ def test_groups_of_other_numbers_of_rows_than_they_say(path: Path) -> None:
         ("section meta.data: group 0", "n_rows is 16384, expected 16383"),
         ("section meta.data: group 1", "n_rows is 100, expected 101"),
     ]
+    with pytest.raises(StructureError, match="metadata group 0 is 16384, expected 16383 rows"):
+        Snapshot.open(path).metadata_at(5)
+    refused_when_read_back(path, "metadata group 0 is 16384, expected 16383 rows")
 
 
 def test_a_record_of_more_keys_than_a_record_has(path: Path) -> None:
     zero = np.zeros(1, np.int64)
     many = [Column(f"{n:04}", ColumnType.INT64, None, zero) for n in range(layout.MAX_KEYS_PER_RECORD + 1)]
-    found = problems(made([1], MetadataColumns(1, None, tuple(many))), path)
-    assert ("section meta.data: group 0", "a record has 4097 keys, the limit is 4096") in found
+    report = verified(made([1], MetadataColumns(1, None, tuple(many))), path)
+    assert "a record has 4097 keys, the limit is 4096" in [finding.problem for finding in report.findings]
 
 
 def test_a_record_that_weighs_more_than_a_record_may(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,6 +65,22 @@ def test_a_figure_that_cannot_be_measured_because_of_an_error_is_bad() -> None:
     assert "no such thing" in run.failures[0]
 
 
+@pytest.mark.parametrize(("covered", "bad"), [(979, True), (980, False), (0, True)])
+def test_too_little_coverage_is_bad(covered: int, *, bad: bool) -> None:
+    coverage = figure.modules()["coverage"]
+    counts = {"covered_lines": 50, "num_statements": 100, "covered_branches": covered, "num_branches": 1000}
+    row = coverage.judged(counts)
+    assert row.bad == bad
+    assert f"{covered / 10:.1f}% ({covered} of 1,000 branches; 50.0% of the lines)" in row.figure
+    files = {"a/x.py": {"missing_branches": [[3, 5], [4, -1]]}, "a/y.py": {"missing_branches": []}}
+    assert coverage.missing(files) == "x.py 3->5, 4->-1"
+
+
+def test_the_gate_asks_for_the_coverage() -> None:
+    gate = (PROGRAM.parents[2] / ".ci" / "run").read_text()
+    assert "tests/trust/run.py --figures coverage" in gate
+
+
 @pytest.mark.parametrize("arguments", [["--figures", "nothing"], ["--seed", "x"]])
 def test_wrong_arguments_are_refused(arguments: list[str]) -> None:
     result = subprocess.run(

@@ -16,6 +16,7 @@ from iqdb_core.errors import (
 from iqdb_core.storage.files import OS_FILES, FileSystem, OpenFile
 from iqdb_core.storage.read_back import read_back
 from iqdb_core.storage.snapshot import Snapshot
+from iqdb_core.storage.stored_section import StoredSection
 
 FORMATS = Path(__file__).parents[3] / "formats"
 # The records of these are those that were meant. What is wrong, a verification says: bytes between the parts
@@ -60,4 +61,19 @@ def test_a_file_that_ends_while_it_is_read_is_an_error(tmp_path: Path) -> None:
     file = OS_FILES.open_read(str(FORMATS / "golden" / "metadata.iqdb"))
     with pytest.raises(StructureError, match="an early end"):
         read_back(file, Shrinking())
+    OS_FILES.close(file)
+
+
+@pytest.mark.parametrize("name", ["metadata", "zstd"])
+def test_a_reference_outside_a_section_is_refused(name: str) -> None:
+    path = FORMATS / "golden" / f"{name}.iqdb"
+    file = OS_FILES.open_read(str(path))
+    snapshot = Snapshot.open(path)
+    section = StoredSection(snapshot.sections["vectors"].entry, snapshot.database_id, file, OS_FILES)
+    size = section.entry.raw_bytes
+    for start, stop in ((-1, 4), (5, 4), (0, size + 1), (2**64, 2**65)):
+        with pytest.raises(StructureError, match="a reference into section vectors"):
+            section.read(start, stop)
+    assert section.read(size, size).nbytes == section.read(7, 7).nbytes == 0
+    assert bytes(section.read(3, 9)) == bytes(section.read_all()[3:9])
     OS_FILES.close(file)

@@ -728,6 +728,9 @@ def test_text_ids_are_looked_for_and_not_found_among_integers(integers: bytes) -
     snapshot = Snapshot.from_buffer(integers)
     assert snapshot.find_many(Ids.from_list(["a", b"b"])).tolist() == [-1, -1]
     assert snapshot.find_many(Ids.from_list(["a", 13, 11])).tolist() == [-1, 1, -1]
+    many = [f"id {number}" for number in range(300)]
+    assert snapshot.find_many(Ids.from_list(many)).tolist() == [-1] * 300
+    assert snapshot.find_many(Ids.from_list([*many, 13])).tolist() == [-1] * 300 + [1]
 
 
 def test_rows_are_taken_and_cut_also_where_there_are_none(small: bytes, integers: bytes) -> None:

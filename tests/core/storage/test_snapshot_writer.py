@@ -120,6 +120,24 @@ def test_bytes_do_not_depend_on_threads_spools_or_sink(
     assert [entry.name for entry in tmp_path.iterdir()] == [Path(file.path).name]
 
 
+def test_a_batch_without_records_changes_nothing(
+    records: Callable[..., RecordBatch], image: Callable[..., bytes]
+) -> None:
+    batch = records(["b", "a"], 3, TAGS[:2])
+    assert image(batch, cuts=[0, 1, 1, 2]) == image(batch)
+
+
+@pytest.mark.parametrize("extra_rows", [0, 1])
+def test_chunks_that_are_compressed_together_may_end_with_the_section(
+    records: Callable[..., RecordBatch], image: Callable[..., bytes], extra_rows: int
+) -> None:
+    together = section_stream.WRITTEN_CHUNK_BYTES * section_stream._COMPRESSED_TOGETHER
+    batch = records(together // 256 + extra_rows, 64)
+    snapshot = Snapshot.from_buffer(image(batch, "lz4"))
+    assert snapshot.sections["vectors"].raw_bytes == together + 256 * extra_rows
+    assert snapshot.slice(0, len(batch)).vectors.tobytes() == batch.vectors.tobytes()
+
+
 def test_ids_stay_integers_until_another_kind_comes(
     image: Callable[..., bytes], records: Callable[..., RecordBatch]
 ) -> None:

@@ -188,6 +188,14 @@ def test_a_folder_in_the_place_of_the_log_is_a_finding(with_log: Path) -> None:
     assert "cannot be opened with this log" in finding.effect
 
 
+def test_a_log_whose_creation_was_cut_off_is_a_note(with_log: Path) -> None:
+    log = with_log.with_name(with_log.name + ".wal")
+    log.write_bytes(log.read_bytes()[:20])
+    report = verify_file(with_log)
+    assert report.ok
+    assert report.notes == ["the log's creation was cut off (20 bytes); it holds nothing"]
+
+
 @pytest.mark.parametrize("suffix", ["", ".wal"])
 def test_a_file_that_cannot_be_opened_is_no_damage(with_log: Path, suffix: str) -> None:
     class Refusing(FileSystem):

@@ -613,6 +613,15 @@ def test_the_timer_syncs_without_another_write(path: str, files: Any) -> None:
     assert files.names().count("sync_data") in {2, 3}
 
 
+def test_what_is_durable_is_not_synced_again(path: str, files: Any) -> None:
+    writer = create(path, NEVER, files=files)
+    upsert(writer, [1])
+    writer.sync()
+    writer.sync()
+    assert files.names().count("sync_data") == 1
+    writer.close()
+
+
 def test_closing_syncs_what_the_timer_has_not(path: str, files: Any) -> None:
     writer = create(path, FsyncPolicy.periodic(3600), files=files)
     upsert(writer, [1])
