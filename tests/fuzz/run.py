@@ -6,8 +6,8 @@ The decoders in Python are fuzzed by atheris where it is installed, else without
 by libFuzzer with AddressSanitizer and UndefinedBehaviorSanitizer where clang++ and its runtime are there.
 The minutes are shared out to the targets. Inputs that add coverage stay in DIR and are where the next run
 begins; afterwards all of them are run once more and their memory and time are measured. The status is 1 when
-an input crashed, took more than `CPU_SECONDS` of a processor or more memory than `memory.py` allows; those
-that crashed or hung lie in DIR/crashes then.
+an input crashed, took more than `CPU_SECONDS` of a processor or more memory than `memory.py` allows. Each of
+these inputs lies in DIR/crashes/TARGET then, and is named in what is printed; `--crashes` chooses another folder.
 """
 
 from __future__ import annotations
@@ -64,6 +64,9 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, required=True, help="for all targets together")
     parser.add_argument("--target", nargs="*", choices=names, metavar="T", help=f"of {', '.join(names)}")
     parser.add_argument("--work", type=Path, default=HERE.parent.parent / "build" / "fuzz", metavar="DIR")
+    parser.add_argument(
+        "--crashes", type=Path, metavar="DIR", help="where inputs that fail are kept (default: WORK/crashes)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="0: another one each time (default)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
     options = parser.parse_args()

@@ -39,7 +39,7 @@ from iqdb_core.verification import verify
 ROOT = Path(__file__).parent.parent.parent
 FORMATS = ROOT / "formats"
 PATH, LOG_PATH = damage_databases.PATH, damage_databases.LOG_PATH
-NATIVE = ("text", "bytes", "codes", "graph", "lists", "stored")
+NATIVE = ("text", "bytes", "bits", "codes", "graph", "lists", "stored", "train")
 """Harnesses over the kernels, in `native/`; their inputs are in folders named native-NAME."""
 MAX_RECORDS = 300
 """Of what opened, so many records are read; a file may say that it has more than there is time for."""
