@@ -1,8 +1,10 @@
 """Peak memory and time of every input, in a process of its own that is limited.
 
-    python tests/fuzz/memory.py TARGET [FOLDER ...]
+    python tests/fuzz/memory.py TARGET [FOLDER ...] [--keep DIR]
 
-Prints one line of JSON. Whatever an input says, reading it takes at most `CONSTANT_BYTES` and `PER_BYTE`
+Prints one line of JSON. Inputs that crash, take too much memory or longer than `CPU_SECONDS` are kept in DIR.
+
+Whatever an input says, reading it takes at most `CONSTANT_BYTES` and `PER_BYTE`
 times its size beyond what the process had before, and `PER_COLUMN_BYTES` for each of very many columns. The
 size is that of the file, of what its compressed sections decode to, which the format limits to 4096 times
 what they take, and of the rows of its heaviest metadata group with the entries of dictionaries written out,
@@ -15,6 +17,7 @@ back to the kernel when it is freed.
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import gc
 import json
@@ -43,6 +46,8 @@ from iqdb_core.storage.columns_reader import (  # noqa: E402
 )
 from iqdb_core.storage.snapshot import Snapshot  # noqa: E402
 
+CPU_SECONDS = 2.0
+"""Of a processor, for an input."""
 CONSTANT_BYTES = 8 << 20
 PER_BYTE = 8
 PER_COLUMN_BYTES = 3 << 10
@@ -78,7 +83,12 @@ class Used(NamedTuple):
 
 def main() -> int:
     """Run all inputs of a target one after the other."""
-    target = TARGETS[sys.argv[1]]
+    parser = argparse.ArgumentParser()
+    parser.add_argument("target", choices=TARGETS)
+    parser.add_argument("folders", nargs="*", type=Path)
+    parser.add_argument("--keep", type=Path)
+    options = parser.parse_args()
+    target = TARGETS[options.target]
     if not _CLEAR_PEAK.exists():
         print(json.dumps({"skipped": "peak memory of a moment is known on Linux alone"}))
         return 0
@@ -88,15 +98,20 @@ def main() -> int:
     # What is imported and cached by the first of all is not counted.
     for data in target.seeds():
         target.run(data)
-    everything = [
-        measured(target, name, data, columns) for name, data, columns in _inputs(target, sys.argv[2:])
-    ]
-    for used in everything:
+    everything = []
+    for name, data, columns in _inputs(target, options.folders):
+        try:
+            used = measured(target, name, data, columns)
+        except loop.CrashError as error:
+            raise SystemExit(f"{_kept(options.keep, 'crash', name, data)}: {error}") from error
+        everything.append(used)
         if used.grown > used.bound:
             raise SystemExit(
-                f"{used.name}: {used.size:,} bytes, {used.decoded:,} decoded, took {used.grown:,} bytes of "
-                f"memory, at most {used.bound:,}"
+                f"{_kept(options.keep, 'memory', name, data)}: {used.size:,} bytes, {used.decoded:,} decoded, "
+                f"took {used.grown:,} bytes of memory, at most {used.bound:,}"
             )
+        if used.seconds > CPU_SECONDS:
+            _kept(options.keep, "slow", name, data)
     most = max(everything, key=lambda used: used.grown)
     # Of what takes more than the constant.
     ratio = max(
@@ -123,14 +138,22 @@ def main() -> int:
     return 0
 
 
-def _inputs(target: Target, folders: list[str]) -> Iterator[tuple[str, bytes, int]]:
+def _kept(folder: Path | None, kind: str, name: str, data: bytes) -> str:
+    """Keep an input where that is wanted, and return what to call it."""
+    if folder is None:
+        return name
+    path = loop.keep(folder, kind, data)
+    return f"{name}, kept as {path}"
+
+
+def _inputs(target: Target, folders: list[Path]) -> Iterator[tuple[str, bytes, int]]:
     for number, data in enumerate(target.seeds()):
         yield f"seed {number}", data, 0
     for name, data in inputs_of(target.name):
         yield name, data, 0
     yield from heavy_inputs(target.name)
     for folder in folders:
-        for path in sorted(Path(folder).iterdir()):
+        for path in sorted(folder.iterdir()):
             yield path.name, path.read_bytes(), 0
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import loop
 import mutators
 import pytest
+import run
 from corpus import HERE, KINDS, inputs_of
 from targets import NATIVE, TARGETS, Target
 
@@ -56,6 +57,33 @@ def test_a_crash_is_told_with_its_input() -> None:
     with pytest.raises(loop.CrashError, match="KeyError") as caught:
         loop.mutate(Target("example", run, seeds, mutators.mutate_bytes, 100), seed=1, executions=10)
     assert caught.value.data
+
+
+@pytest.mark.skipif(SANITIZED, reason="a process of its own, of which the sanitizer is no part")
+def test_what_crashes_while_it_is_fuzzed_is_kept_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run_badly(data: bytes) -> str:
+        raise KeyError("ids.offsets")
+
+    ids = TARGETS["ids"]
+    monkeypatch.setitem(TARGETS, "ids", Target("ids", run_badly, ids.seeds, ids.mutate, ids.max_bytes))
+    monkeypatch.setattr(run.importlib.util, "find_spec", lambda name: None)
+    done = run.fuzz_python("ids", 1, tmp_path / "work", tmp_path / "kept" / "ids", 1)
+
+    assert done.crashes == 1
+    assert [Path(path).parent for path in done.kept] == [tmp_path / "kept" / "ids"]
+    assert Path(done.kept[0]).read_bytes()
+    assert done.kept[0] in capsys.readouterr().err
+
+
+def test_an_input_that_takes_too_much_is_kept(tmp_path: Path) -> None:
+    data = b"an input"
+    kept = loop.keep(tmp_path / "crashes" / "example", "memory", data)
+
+    assert kept.parent == tmp_path / "crashes" / "example"
+    assert kept.name.startswith("memory-")
+    assert kept.read_bytes() == data
 
 
 def test_a_snapshot_is_put_together_as_it_was() -> None:
