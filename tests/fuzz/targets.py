@@ -124,9 +124,23 @@ def run_snapshot(data: bytes) -> str:
 
 
 def run_log(data: bytes) -> str:
-    """Replay a log over a good snapshot."""
+    """Replay a log over a good snapshot, and fold it in."""
     snapshot = damage_databases.with_log().images[PATH]
-    return _ask(MemoryFiles({PATH: bytearray(snapshot), LOG_PATH: bytearray(data)}))
+    outcome = _ask(MemoryFiles({PATH: bytearray(snapshot), LOG_PATH: bytearray(data)}))
+    with tempfile.TemporaryDirectory(prefix="iqdb-fuzz-", dir=_memory_folder()) as folder:
+        path, log = Path(folder) / "a.iqdb", Path(folder) / "a.iqdb.wal"
+        path.write_bytes(snapshot)
+        log.write_bytes(data)
+        try:
+            db = Iqdb.open_existing(path, fsync="never", threads=1, auto_compact=None)
+        except PersistError:
+            assert log.read_bytes() == data
+            return outcome
+        with db:
+            n_records = len(db)
+            db.compact()
+        assert verify(path, threads=1).n_rows == n_records
+    return outcome
 
 
 def run_compact(data: bytes) -> str:
