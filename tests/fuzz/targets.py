@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import command_targets
 import damage_databases
 import kernels
 import mutators
@@ -331,6 +332,24 @@ def _json(data: bytes) -> Any:
         return None
 
 
+# --- Whole commands -------------------------------------------------------------------------------
+
+
+def run_commands(data: bytes) -> str:
+    """Run a command over a database of any content."""
+    return command_targets.run_commands(data, _memory_folder())
+
+
+def run_repair(data: bytes) -> str:
+    """Repair a damaged database of which everything is known."""
+    return command_targets.run_repair(data, _memory_folder())
+
+
+def run_import(data: bytes) -> str:
+    """Import a source of any content."""
+    return command_targets.run_import(data, _memory_folder())
+
+
 TARGETS = {
     target.name: target
     for target in (
@@ -343,6 +362,11 @@ TARGETS = {
         Target("jsonl", run_jsonl, mutators_text.jsonl_seeds, mutators_text.mutate_jsonl, 1 << 14),
         Target("parquet", run_parquet, mutators_arrays.parquet_seeds, mutators.mutate_bytes, 1 << 16),
         Target("ids", run_ids, mutators_text.id_seeds, mutators_text.mutate_ids, 1 << 10),
+        Target(
+            "commands", run_commands, command_targets.command_seeds, command_targets.mutate_commands, 1 << 18
+        ),
+        Target("repair", run_repair, command_targets.repair_seeds, command_targets.mutate_repair, 1 << 8),
+        Target("import", run_import, command_targets.import_seeds, command_targets.mutate_import, 1 << 16),
         Target("kernels", kernels.run_kernels, kernels.kernel_seeds, kernels.mutate_kernels, 1 << 11),
     )
 }
