@@ -11,7 +11,6 @@ import io
 import struct
 import sys
 import tempfile
-import zlib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -95,10 +94,9 @@ _COMMANDS: tuple[tuple[str, ...], ...] = (
 
 
 def run_commands(data: bytes, folder: str | None = None) -> str:
-    """Do with a snapshot and its log, of any version, what one command does; two kinds are always done."""
-    snapshot, log = mutators_legacy.parted(data)
-    choice = zlib.crc32(data)
-    words = _COMMANDS[choice % len(_COMMANDS)]
+    """Do one command with a snapshot and its log, of any version. The first byte of an input says which."""
+    words = _COMMANDS[(data[0] if data else 0) % len(_COMMANDS)]
+    snapshot, log = mutators_legacy.parted(data[1:])
     with _folder(folder) as place:
         path = place / "a.iqdb"
         log_path = Path(f"{path}.wal")
@@ -130,7 +128,13 @@ def _word(word: str, place: Path) -> str:
 
 
 def command_seeds() -> Iterator[bytes]:
-    """Yield databases with and without a log, of every index kind and of 1.x."""
+    """Yield every command, with databases with and without a log, of every index kind and of 1.x."""
+    databases = list(_databases())
+    for number in range(2 * len(_COMMANDS)):
+        yield bytes([number % len(_COMMANDS)]) + databases[(number * 5 // 3) % len(databases)]
+
+
+def _databases() -> Iterator[bytes]:
     small = damage_databases.with_log()
     yield mutators_legacy.joined(small.images[PATH], small.images[LOG_PATH])
     for index in damage_databases.INDEXES:
@@ -143,14 +147,16 @@ def command_seeds() -> Iterator[bytes]:
 
 
 def mutate_commands(data: bytes, rng: mutators.Random) -> bytes:
-    """Change the snapshot or the log, under right checksums as often as not, or only what command runs."""
-    snapshot, log = mutators_legacy.parted(data)
-    if snapshot[:12].endswith((b"\x01\0\0\0", b"\x02\0\0\0")):
-        return mutators_legacy.mutate_legacy(data, rng)
+    """Change the snapshot or the log, under right checksums as often as not, or what is done with them."""
+    if rng.randrange(6) == 0:
+        return bytes([rng.randrange(len(_COMMANDS))]) + data[1:]
+    first, (snapshot, log) = data[:1] or b"\0", mutators_legacy.parted(data[1:])
+    if snapshot[8:12] in (b"\x01\0\0\0", b"\x02\0\0\0"):
+        return first + mutators_legacy.mutate_legacy(data[1:], rng)
     if log and rng.randrange(2):
-        return mutators_legacy.joined(snapshot, mutators.mutate_log(log, rng))
+        return first + mutators_legacy.joined(snapshot, mutators.mutate_log(log, rng))
     change = mutators.mutate_bytes if rng.randrange(3) == 0 else mutators.mutate_snapshot
-    return mutators_legacy.joined(change(snapshot, rng), log)
+    return first + mutators_legacy.joined(change(snapshot, rng), log)
 
 
 # --- Repair of what is known ----------------------------------------------------------------------
@@ -212,7 +218,7 @@ def run_repair(data: bytes, folder: str | None = None) -> str:
                 whole[offset : offset + len(moved)] = moved[: len(whole) - offset]
             case 3:
                 whole[offset] = argument & 0xFF
-            case _:
+            case _ if argument % 4 == 0:
                 cut = offset
     ends = min(cut, len(snapshot))
     with _folder(folder) as place:

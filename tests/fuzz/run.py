@@ -155,7 +155,13 @@ def fuzz_native(name: str, seconds: int, work: Path, crashes: Path, seed: int) -
             (folder / f"jsonl-{number:04d}").write_bytes(data + bytes((9, 8, 64, 1)))
     before = set(crashes.iterdir())
     done = Done(f"native-{name}", "libFuzzer, ASan, UBSan")
-    _libfuzzer([tree / f"fuzz_{name}", folder, f"-max_len={SEED_BYTES}"], done, seconds, crashes, seed)
+    _libfuzzer(
+        [tree / f"fuzz_{name}", folder, f"-max_len={SEED_BYTES}", "-len_control=0"],
+        done,
+        seconds,
+        crashes,
+        seed,
+    )
     _forgive(crashes, lambda path: _child_seconds([tree / f"fuzz_{name}", path]))
     done.corpus = len(list(folder.iterdir()))
     _count(done, crashes, before)
