@@ -136,7 +136,7 @@ def test_bits_find_what_a_scan_finds(variant: str, dim: int, n_queries: int) -> 
             assert_same_answers(rows, queries, 12, threads=threads, mask=mask)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(1, 400),
     st.integers(1, 140),
