@@ -212,7 +212,7 @@ def test_bits_of_another_shape_are_refused() -> None:
     stored = _kernels.StoredBits(65, values, codes)
     with pytest.raises(ValueError, match="vectors must have a row for every code"):
         stored.search(rows, 1, *outputs(10, 1), vectors=rows[1:])
-    with pytest.raises(ValueError, match="out_rows has too few slots"):
+    with pytest.raises(ValueError, match="out_rows must have at least"):
         stored.search(rows, 2, *outputs(10, 1))
     with pytest.raises(ValueError, match="mask must have at least 2 items"):
         stored.search(rows, 1, *outputs(10, 1), mask=b"\xff")
