@@ -276,6 +276,10 @@ class AsyncIqdb(AsyncSearching, AsyncTuning):
         """Return counts and settings as plain values."""
         return await self._threads.read(self._db.info)
 
+    async def metadata_keys(self) -> list[str]:
+        """Return the keys that metadata has; see `Iqdb.metadata_keys`."""
+        return await self._threads.read(self._db.metadata_keys)
+
     async def batches(
         self,
         *,

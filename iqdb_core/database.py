@@ -233,6 +233,16 @@ class Iqdb(Searching, Tuning):
 
         return info(self._store)
 
+    def metadata_keys(self) -> list[str]:
+        """Return the keys that metadata has, sorted; those of records since deleted may be among them.
+
+        Raises:
+            DamagedError: a part of the file that tells is damaged.
+        """
+        from iqdb_core.info import metadata_keys
+
+        return metadata_keys(self._store)
+
     # --- Writing --------------------------------------------------------------------------------
 
     def upsert(self, id: VectorId, vector: ArrayLike, metadata: Metadata | None = None) -> None:
