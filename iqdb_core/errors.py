@@ -231,7 +231,10 @@ class UnsupportedVersionError(PersistError):
         self.found = found
         self.supported = supported
         self.what = what
-        super().__init__(path, f"{what} has format version {found}, this release reads {supported}")
+        super().__init__(
+            path,
+            f"{what} has format version {found}, this release reads {supported}; use a release that reads it",
+        )
 
 
 class UnsupportedFeatureError(PersistError):
@@ -368,7 +371,12 @@ class TruncatedError(DamagedError):
     def __init__(self, path: str | os.PathLike[str], expected_bytes: int, found_bytes: int) -> None:
         self.expected_bytes = expected_bytes
         self.found_bytes = found_bytes
-        super().__init__(path, f"has {found_bytes} bytes, expected {expected_bytes}")
+        what = "its end is missing" if found_bytes < expected_bytes else "something was appended"
+        super().__init__(
+            path,
+            f"has {found_bytes} bytes, expected {expected_bytes}: {what}; "
+            'run "iqdb verify" to see what is whole',
+        )
 
 
 class LogDamagedError(DamagedError):
