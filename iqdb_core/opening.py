@@ -51,11 +51,13 @@ class HandleSettings:
         cache: CacheConfig | None = None,
     ) -> None:
         self.threads = resolve_threads(threads)
-        if fsync != "always" or auto_compact != "auto":
+        if fsync != "always" or auto_compact != "auto" or cache is not None:
             # Other values than the defaults are checked by the one class that knows the rules.
             from iqdb_core.config import FsyncPolicy, IqdbConfig
 
-            checked = IqdbConfig(dim=1, fsync=FsyncPolicy.parse(fsync), auto_compact=auto_compact)
+            checked = IqdbConfig(
+                dim=1, fsync=FsyncPolicy.parse(fsync), auto_compact=auto_compact, cache=cache
+            )
             fsync, auto_compact = checked.fsync, checked.auto_compact
         self.fsync = fsync
         self.auto_compact = auto_compact

@@ -104,6 +104,8 @@ class FileSystem:
         with _Reported(text, "resolve the path"):
             if "\0" in text:
                 raise OSError(errno.EINVAL, "the path contains a NUL character")
+            if not text:
+                raise OSError(errno.ENOENT, "the path is empty")
             return os.path.realpath(text)
 
     def exists(self, path: str) -> bool:
