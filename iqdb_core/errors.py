@@ -248,7 +248,8 @@ class UnsupportedVersionError(PersistError):
         self.what = what
         super().__init__(
             path,
-            f"{what} has format version {found}, this release reads {supported}; use a release that reads it",
+            f"{what} has format version {found}, this release reads {supported}; "
+            "a newer release wrote it, or it is damaged",
         )
 
 

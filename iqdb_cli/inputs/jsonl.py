@@ -181,6 +181,8 @@ class JsonlReader:
             raise BadInputError(self.name, reason, line=number, hint=hint) from None
         if not isinstance(record, dict):
             reason = f"is of type {_kind_text(record)}, expected an object with a vector"
+            if isinstance(record, list) and not any(isinstance(item, dict) for item in record):
+                hint = 'a vector alone is written {"vector": [...]}'
             raise BadInputError(self.name, reason, line=number, hint=hint)
         for key in record:
             try:

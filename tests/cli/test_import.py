@@ -168,9 +168,10 @@ def test_formats_are_told_apart_by_their_first_bytes(
         outcome = iqdb("import", tmp_path / name, "-", "--metric", "dot", stdin=source.read_bytes())
         assert outcome.status == 0, outcome.stderr
     plain = tmp_path / "plain"
-    plain.write_text("[1, 2]\n")
+    plain.write_text("1, 2\n")
     outcome = iqdb("import", tmp_path / "c.iqdb", plain, "--metric", "dot")
     assert outcome.status == 4
+    assert "begins with '1, 2" in outcome.stderr
     assert "--input-format" in outcome.stderr
 
 
@@ -360,7 +361,7 @@ def test_memory_does_not_grow_with_the_source(iqdb: Any, tmp_path: Path) -> None
     assert peaks[1] - peaks[0] < 64 << 20
 
 
-@pytest.mark.parametrize("text", ['[\n{"id": 1, "vector": [1]}\n]\n', '[{"id": 1, "vector": [1]}]', "[1]"])
+@pytest.mark.parametrize("text", ['[\n{"id": 1, "vector": [1]}\n]\n', '[{"id": 1, "vector": [1]}]'])
 @pytest.mark.parametrize("name", ["a.json", "-"])
 def test_one_array_of_records_gets_the_command_that_makes_lines_of_it(
     iqdb: Any, tmp_path: Path, text: str, name: str
