@@ -115,7 +115,7 @@ RECORD_LISTS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(records=RECORD_LISTS, kind=st.sampled_from(["jsonl", "parquet", "npy"]))
 def test_whatever_records_there_are_survive_export_and_import(iqdb: Any, records: Any, kind: str) -> None:
     with tempfile.TemporaryDirectory() as name:
