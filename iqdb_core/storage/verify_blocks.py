@@ -76,7 +76,7 @@ class SectionBlocks:
             hashes: u64[n][2]: the hashes of so many rows are put here.
 
         Returns:
-            Whether all blocks are right, and else what is here means nothing; and the first component, counted
+            Whether all blocks are right, without which the rest means nothing; and the first component, counted
             from the first row, that is no finite number, with what it is instead.
         """
         dim = self.entry.shape1
