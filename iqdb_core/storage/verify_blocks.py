@@ -76,8 +76,8 @@ class SectionBlocks:
             hashes: u64[n][2]: the hashes of so many rows are put here.
 
         Returns:
-            Whether all blocks are right, without which the rest means nothing; and the first component, counted
-            from the first row, that is no finite number, with what it is instead.
+            Whether all blocks are right, without which the rest means nothing; and which component, counted
+            from the first row, is the first that is no finite number, with what it is instead.
         """
         dim = self.entry.shape1
         start, stop = 4 * dim * first_row, 4 * dim * (first_row + len(hashes))
