@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from data import Data
@@ -42,7 +42,7 @@ def figures(data: Data) -> Iterator[Figure]:
             )
 
 
-def _made(path: Path, vectors: Path, metric: str, index: Index) -> Path:
+def _made(path: Path, vectors: Path, metric: str, index: FlatConfig | HnswConfig | IvfConfig) -> Path:
     """Return a database of these vectors, made once."""
     if not path.exists():
         array = np.load(vectors, mmap_mode="r")
