@@ -243,7 +243,7 @@ def test_a_temporary_name_that_is_taken_is_left_alone(path: str, monkeypatch: py
 
 
 def test_a_temporary_file_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileIOError, match="cannot create: No such file or directory"):
+    with pytest.raises(FileIOError, match="cannot create: there is no folder"):
         OS_FILES.create_temporary(str(tmp_path / "absent" / "db"))
 
 
@@ -360,3 +360,18 @@ def test_an_open_file_says_what_it_is(path: str) -> None:
     file = make(path)
     assert repr(file) == f"OpenFile({file.fd}, {path!r})"
     OS_FILES.close(file)
+
+
+def test_errors_of_a_temporary_file_name_what_it_is_going_to_be(path: str) -> None:
+    file = OS_FILES.create_temporary(path)
+    assert file.path != path
+    reader = OpenFile(os.open(file.path, os.O_RDONLY), file.path, file.shown)
+    with pytest.raises(FileIOError) as caught:
+        OS_FILES.write(reader, b"x", 0)
+    assert (caught.value.path, caught.value.operation, caught.value.errno) == (path, "write", errno.EBADF)
+    OS_FILES.close(reader)
+    OS_FILES.unlink(file.path)
+    OS_FILES.release(file)
+    with pytest.raises(FileIOError, match=r"cannot create: there is no folder .*absent$") as caught:
+        OS_FILES.create_temporary(str(Path(path).parent / "absent" / "a.iqdb"))
+    assert caught.value.errno == errno.ENOENT
