@@ -115,5 +115,5 @@ def test_the_committed_inputs_are_few_and_belong_to_targets() -> None:
     folders = {path.name for kind in KINDS for path in (HERE / kind).iterdir()}
     assert folders <= {*TARGETS, *(f"native-{name}" for name in NATIVE)}
     files = [path for kind in KINDS for path in Path(HERE / kind).rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) < 1_500_000
+    assert sum(path.stat().st_size for path in files) < 1_000_000
     assert all(list(inputs_of(name)) for name in TARGETS)
