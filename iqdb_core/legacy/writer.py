@@ -332,7 +332,7 @@ def _read_back(file: OpenFile, files: FileSystem, header: bytes, region: _Region
     size = files.status(file).st_size
     if found != header or crc32 != region.crc32 or size != stop:
         raise LegacyDamagedError(
-            file.path,
+            file.shown,
             "the file just written",
             0,
             expected=f"{stop} bytes with CRC-32 {region.crc32:08x}",
