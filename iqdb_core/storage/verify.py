@@ -7,7 +7,6 @@ file, and by the ids where these do not ascend by row.
 
 from __future__ import annotations
 
-import errno
 import threading
 import time
 from typing import TYPE_CHECKING, TypeAlias
@@ -15,11 +14,10 @@ from typing import TYPE_CHECKING, TypeAlias
 from iqdb_core.errors import (
     ChecksumError,
     DamagedError,
-    DatabaseNotFoundError,
-    FileIOError,
     StructureError,
     TruncatedError,
 )
+from iqdb_core.storage.database_file import open_database_file
 from iqdb_core.storage.files import OS_FILES, FileSystem, OpenFile
 from iqdb_core.storage.layout import (
     BLOCK_BYTES,
@@ -79,12 +77,7 @@ def verify_file(
     from iqdb_core.threads import resolve_threads
 
     resolved = files.resolve(path)
-    try:
-        file = files.open_read(resolved)
-    except FileIOError as error:
-        if error.errno in {errno.ENOENT, errno.ENOTDIR}:
-            raise DatabaseNotFoundError(path) from error
-        raise
+    file = open_database_file(path, resolved, files)
     try:
         started = time.perf_counter()
         verifier = Verifier(file, files, level, resolve_threads(threads), progress)
@@ -290,7 +283,7 @@ class Verifier:
             works.append("everything")
             return
         if VECTORS not in damaged and not self.misled:
-            works.append(f"searches: all {header.n_rows} vectors are whole")
+            works.append(f"searches: all {header.n_rows:,} vectors are whole")
         elif VECTORS in damaged:
             works.append("reading records by id, but for those whose vectors are damaged")
         if not ids and ID_ORDER not in damaged:
