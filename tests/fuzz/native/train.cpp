@@ -1,5 +1,6 @@
 // Training: clusters, product codebooks, links by inner products. Whatever trains, the number of threads and
 // the CPU's instructions make no difference.
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
@@ -69,6 +70,8 @@ void books(FuzzedDataProvider& feed) {
   const auto seed = feed.ConsumeIntegral<std::uint64_t>();
   const Array<float> points(feed, n * parts * part_dim);
   make_finite(points);
+  // Rows are scaled before anything is trained on them; sums of such squares stay finite.
+  for (std::size_t i = 0; i < points.size(); ++i) points[i] = std::clamp(points[i], -1e6F, 1e6F);
   const iqdb::ProductPoints task{absolute, points.data(), n, parts * part_dim, parts, words};
   const auto trained = everywhere([&](const iqdb::Kernels& kernels, std::size_t threads) {
     std::vector<float> out(parts * words * part_dim);
