@@ -15,7 +15,7 @@ from measure import Figure, pairs
 from iqdb_core import FlatConfig, HnswConfig, Iqdb, IqdbConfig, IvfConfig, verify
 from iqdb_core.records import Ids, RecordBatch
 
-# What each level may take, as a multiple of reading. Beyond checksums the work is per record and not per byte:
+# What each level may take, as a multiple of reading. Beyond checksums the work goes by records, not by bytes:
 # hashes, codes computed again, lookups, and for records lists, words and searches.
 REACHES = {
     "flat": {"checksums": 2.0, "structure": 4.0, "records": 11.0},
