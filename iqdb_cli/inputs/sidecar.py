@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from itertools import islice
+from tokenize import TokenError
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -136,7 +138,7 @@ class NpyIds:
                 shape, _, dtype = npy_format.read_array_header_2_0(source)  # type: ignore[arg-type]
             else:
                 raise BadInputError(source.name, f"has .npy version {version}, expected 1.0 or 2.0")
-        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        except (ValueError, SyntaxError, TokenError, TypeError, RecursionError, MemoryError) as error:
             problem = str(error).split("\n", 1)[0]
             raise BadInputError(source.name, f"is no .npy array of ids: {problem}") from None
         if dtype.hasobject or dtype.fields is not None or dtype.kind not in "iuUS" or dtype.itemsize == 0:
@@ -174,10 +176,14 @@ class NpyIds:
                 raise InvalidIdError(int(values[row]), reason, where=place_of(name, row=first + row))
         if self._dtype.kind in "iu":
             return Ids.from_u64(values.astype(np.uint64))
-        try:
-            texts = values.tolist()
-        except (ValueError, UnicodeError):
-            raise BadInputError(name, "holds text that is no Unicode", row=first) from None
+        if self._dtype.kind == "U":
+            # NumPy would pass them to Python, which answers with an error of its own inside.
+            points = np.frombuffer(raw, np.dtype(np.uint32).newbyteorder(self._dtype.byteorder))
+            beyond = np.flatnonzero(points > sys.maxunicode)
+            if len(beyond):
+                row = first + int(beyond[0]) * 4 // self._dtype.itemsize
+                raise BadInputError(name, "holds text that is no Unicode", row=row)
+        texts = values.tolist()
         return Ids.from_list(texts, where=lambda row: place_of(name, row=first + row))
 
     def finish(self) -> None:

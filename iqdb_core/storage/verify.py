@@ -21,6 +21,7 @@ from iqdb_core.storage.database_file import open_database_file
 from iqdb_core.storage.files import OS_FILES, FileSystem, OpenFile
 from iqdb_core.storage.layout import (
     BLOCK_BYTES,
+    CODEC_NONE,
     CONFIG,
     FLAG_DERIVED,
     HEADER_BYTES,
@@ -132,18 +133,26 @@ class Verifier:
         self.report.n_rows = header.n_rows
         self.expect(sum(entry.stored_bytes for entry in entries))
         if self.report.level != "checksums":
-            # Records are read once more, a third time for the index, and a fourth through the reader.
-            again = 1 + (beyond is not None) + (self.report.level == "records")
+            # Vectors are read once more for the index, a third time through the reader, and where they are
+            # compressed also to be decoded.
+            again = (beyond is not None) + (self.report.level == "records")
+            again += any(entry.name == VECTORS and entry.codec != CODEC_NONE for entry in entries)
             self.expect(again * 4 * header.n_rows * header.dim)
-        bad = check_blocks(self, header, entries)
+        sections = check_blocks(self, header, entries, with_vectors=self.report.level == "checksums")
+        bad = {section.entry.name: section.bad for section in sections}
+        findings = self.report.findings
+        behind_blocks = len(findings)
         self._padding(entries)
         self._config(header, entries, bad)
         if self.report.level != "checksums":
             from iqdb_core.storage.verify_records import verify_records
 
-            verify_records(self, header, entries, bad)
-            if beyond is not None:
-                beyond(self, header, entries, bad)
+            verify_records(self, header, sections)
+        findings[behind_blocks:behind_blocks] = [
+            finding for section in sections for finding in section.findings(header)
+        ]
+        if self.report.level != "checksums" and beyond is not None:
+            beyond(self, header, entries, bad)
         for entry in entries:
             self._sum_up(entry, bad[entry.name])
         self._conclude(header, entries)
