@@ -50,6 +50,15 @@ class Command(TyperCommand):
         """Return all parameters, `--help` among them."""
         return use_plain_conversion(super().get_params(ctx))
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse; an error says of which command, also where the parser knows nothing of it."""
+        try:
+            return list(super().parse_args(ctx, args))
+        except Exception as error:
+            if getattr(error, "ctx", ctx) is None:
+                error.ctx = ctx  # type: ignore[attr-defined] # of click's or typer's usage errors
+            raise
+
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return `[OPTIONS] DB [ID]...`, as manuals write it."""
         pieces = [self.options_metavar] if self.options_metavar else []

@@ -73,10 +73,12 @@ def _check_range(value: Any, param: Any, ctx: Any) -> None:
     above = high is not None and not value <= high
     if not (below or above or math.isnan(value)):
         return
+    if low is None and high is None:
+        raise typer.BadParameter(f"{value} is not a number", ctx=ctx, param=param)
     if low is not None and high is not None:
         expected = f"from {low} to {high}"
     else:
-        expected = f"at least {low}" if high is None and low is not None else f"at most {high}"
+        expected = f"at most {high}" if low is None else f"at least {low}"
     raise typer.BadParameter(f"{value} is out of range, expected {expected}", ctx=ctx, param=param)
 
 

@@ -162,6 +162,9 @@ def _report(error: BaseException) -> int:
     if isinstance(error, OSError):
         note(f"iqdb: {error.filename or 'standard output'}: {error.strerror or error}")
         return ExitStatus.INPUT_OUTPUT
+    if isinstance(error, ImportError) and str(error).startswith("IQDB_KERNELS: "):
+        note(f"iqdb: {error}")
+        return ExitStatus.USAGE
     if isinstance(error, MemoryError):
         note("iqdb: not enough memory for this")
         return ExitStatus.UNEXPECTED

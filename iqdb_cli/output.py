@@ -35,7 +35,9 @@ _FORMAT_OF_SUFFIX = {
     ".jsonl": OutputFormat.JSONL,
     ".ndjson": OutputFormat.JSONL,
     ".csv": OutputFormat.CSV,
+    ".json": OutputFormat.JSONL,
     ".parquet": OutputFormat.PARQUET,
+    ".pq": OutputFormat.PARQUET,
     ".arrow": OutputFormat.ARROW,
     ".npy": OutputFormat.NPY,
 }
@@ -163,21 +165,25 @@ def open_output(
         yield out
         out.flush()
         return
-    if database is not None and _is_part_of(path, database):
+    if database is not None and is_part_of(path, database):
         raise UsageError(f"{path} is the database itself; choose another output file")
     with _replaced_file(path, files) as out:
         yield out
 
 
-def _is_part_of(path: str, database: str) -> bool:
-    target, base = os.path.realpath(path), os.path.realpath(database)
-    for part in (base, base + ".wal"):
-        # By name too: a log that is not there yet would be taken for one.
-        if target == part:
-            return True
-        with contextlib.suppress(OSError):
-            if os.path.samefile(target, part):  # noqa: PTH121 - start-up: pathlib is not needed
-                return True
+def is_part_of(path: str, database: str) -> bool:
+    """Say whether a path names a database or its log, be they there already or not."""
+    base = os.path.realpath(database)
+    return is_same_file(path, base) or is_same_file(path, base + ".wal")
+
+
+def is_same_file(path: str, other: str) -> bool:
+    """Say whether two paths lead to one file. By name too: a file that is not there yet may come to be."""
+    target, base = os.path.realpath(path), os.path.realpath(other)
+    if target == base:
+        return True
+    with contextlib.suppress(OSError):
+        return os.path.samefile(target, base)  # noqa: PTH121 - start-up: pathlib is not needed
     return False
 
 

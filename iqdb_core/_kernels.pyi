@@ -319,6 +319,16 @@ class SingleSearch:
         small for its ef, a part of the file is damaged, or the walk came short.
         """
 
+def product_residuals(rows: Buffer, centroids: Buffer, assigned: Buffer, factor: float, out: Buffer, threads: int = 1) -> None:
+    """
+    out[n][dim] = (row - its centroid) * factor, in float64 until it is stored. `assigned` is uint32[n].
+    """
+
+def product_terms(books: Buffer, centroids: Buffer, assigned: Buffer, codes: Buffer, parts: int, out: Buffer, threads: int = 1) -> None:
+    """
+    out[n] = the square of the length of what each row is coded as: its centroid and the words that codes[n][parts] name, summed in float64 in the order of the components; at most the greatest float32.
+    """
+
 def train_clusters(model: Buffer, codes: Buffer, metric: int, iterations: int, seed: int, out_centroids: Buffer, threads: int = 1) -> None:
     """
     Train centroids by k-means over codes.
@@ -537,6 +547,11 @@ def parse_jsonl(data: Buffer, *, first_line: int = 1, id_field: str | None = Non
 def digest_plain(vectors: Buffer, dim: int, ids: Buffer, first_rank: int) -> tuple[int, int, int, int]:
     """
     Digest and order of records with integer ids and no metadata, in one pass. Returns (bad, low, high, sequence): the first component that is not finite, or -1; the sums of the record hashes; the sum of the ids' first hashes, each times 2 rank + 1.
+    """
+
+def check_vectors(data: Buffer, prefix: int, first_block: int, crcs: Buffer, start: int, dim: int, out_wrong: Buffer, out_hashes: Buffer) -> int:
+    """
+    One look at whole blocks of stored vectors. out_wrong[i] tells whether block first_block + i has another checksum than crcs[i]; out_hashes[i] is the hash pair, as of hash_vectors, of row i of those that begin at byte `start`. Returns the first component of these rows that is not finite, or -1.
     """
 
 def number_ids(first: int, out: Buffer) -> None:

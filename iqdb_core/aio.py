@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, overload
 
 from iqdb_core.aio_searching import AsyncSearching
 from iqdb_core.aio_threads import HandleThreads, Steps, run_alone, worker_count
@@ -275,6 +275,14 @@ class AsyncIqdb(AsyncSearching, AsyncTuning):
     async def info(self) -> dict[str, Any]:
         """Return counts and settings as plain values."""
         return await self._threads.read(self._db.info)
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled or copied, as `Iqdb` does."""
+        self._db.__reduce__()
+
+    async def metadata_keys(self) -> list[str]:
+        """Return the keys that metadata has; see `Iqdb.metadata_keys`."""
+        return await self._threads.read(self._db.metadata_keys)
 
     async def batches(
         self,

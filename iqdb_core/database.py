@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, overload
 
 from iqdb_core import opening
 from iqdb_core._kernels import copy_vector
@@ -232,6 +232,16 @@ class Iqdb(Searching, Tuning):
         from iqdb_core.info import info
 
         return info(self._store)
+
+    def metadata_keys(self) -> list[str]:
+        """Return the keys that metadata has, sorted; those of records since deleted may be among them.
+
+        Raises:
+            DamagedError: a part of the file that tells is damaged.
+        """
+        from iqdb_core.info import metadata_keys
+
+        return metadata_keys(self._store)
 
     # --- Writing --------------------------------------------------------------------------------
 
@@ -472,6 +482,13 @@ class Iqdb(Searching, Tuning):
                     fold(store)
             finally:
                 store.close()
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled or copied: a handle is a lock, a log and a map of this process."""
+        raise TypeError(
+            f"a handle cannot be pickled or copied; open {self.path!r} where it is wanted, "
+            "with read_only=True beside a writer"
+        )
 
     def __enter__(self) -> Self:
         return self

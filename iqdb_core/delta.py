@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 # Fewer rows than this wait as dicts in the tail and are evaluated one by one; more become columns.
 _TAIL_ROWS = 512
 _BATCH_ROWS = 128
+# Also of few rows, when a dictionary that they share would take so much more as dicts or plain columns do.
+_REPEATED_BYTES = 1 << 18
 _FIRST_CAPACITY = 64
 
 
@@ -98,7 +100,7 @@ class _MetadataLog:
         """What `MetadataRows` takes: sealed columns, the rows where they start, the tail."""
 
     def append(self, columns: MetadataColumns | None, n_rows: int) -> None:
-        if n_rows >= _BATCH_ROWS:
+        if n_rows >= _BATCH_ROWS or (columns is not None and columns.repeated_bytes > _REPEATED_BYTES):
             self._seal_tail()
             self._add(MetadataColumns.none(n_rows) if columns is None else columns)
         elif columns is None:
@@ -115,7 +117,8 @@ class _MetadataLog:
 
     def _seal_tail(self) -> None:
         if self._tail:
-            columns = MetadataColumns.from_dicts(self._tail)
+            # What was a dictionary in the log is one again.
+            columns = MetadataColumns.from_dicts(self._tail).coded()
             self._tail = []
             self._add(columns)
 

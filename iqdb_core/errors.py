@@ -48,7 +48,21 @@ import os
 
 
 class Error(Exception):
-    """Base of every error that iqdb raises on purpose."""
+    """Base of every error that iqdb raises on purpose.
+
+    Errors can be pickled, as pools of processes do with what their workers raise.
+    """
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # A leaf's arguments are its facts, not the message, so it is not made by a call of its class.
+        return _rebuilt, (type(self), self.args, self.__dict__)
+
+
+def _rebuilt(kind: type[Error], args: tuple[object, ...], facts: dict[str, object]) -> Error:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(facts)
+    return error
 
 
 class ConfigError(Error):
@@ -141,7 +155,8 @@ class InvalidMetadataError(VectorIndexError):
         self.reason = reason
         self.where = where
         prefix = f"{where}: " if where else ""
-        super().__init__(f"{prefix}metadata key {key!r}: {reason}")
+        place = "metadata" if key is None else f"metadata key {key!r}"
+        super().__init__(f"{prefix}{place}: {reason}")
 
 
 class InvalidFilterError(VectorIndexError):
@@ -231,7 +246,11 @@ class UnsupportedVersionError(PersistError):
         self.found = found
         self.supported = supported
         self.what = what
-        super().__init__(path, f"{what} has format version {found}, this release reads {supported}")
+        super().__init__(
+            path,
+            f"{what} has format version {found}, this release reads {supported}; "
+            "a newer release wrote it, or it is damaged",
+        )
 
 
 class UnsupportedFeatureError(PersistError):
@@ -368,7 +387,12 @@ class TruncatedError(DamagedError):
     def __init__(self, path: str | os.PathLike[str], expected_bytes: int, found_bytes: int) -> None:
         self.expected_bytes = expected_bytes
         self.found_bytes = found_bytes
-        super().__init__(path, f"has {found_bytes} bytes, expected {expected_bytes}")
+        what = "its end is missing" if found_bytes < expected_bytes else "something was appended"
+        super().__init__(
+            path,
+            f"has {found_bytes} bytes, expected {expected_bytes}: {what}; "
+            'run "iqdb verify" to see what is whole',
+        )
 
 
 class LogDamagedError(DamagedError):

@@ -25,8 +25,8 @@ from iqdb_core.filters import (
     Or,
 )
 from iqdb_core.filters_match import COMPARE
-from iqdb_core.record_strings import StringValues
-from iqdb_core.storage.columns_reader import DictionaryValues, StoredValues, read_column
+from iqdb_core.record_strings import CodedStrings, StringValues
+from iqdb_core.storage.columns_reader import read_column
 from iqdb_core.types import MAX_INT64, MIN_INT64
 
 if TYPE_CHECKING:
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from iqdb_core.record_metadata import MetadataColumns
+    from iqdb_core.record_metadata import MetadataColumns, Values
     from iqdb_core.storage.columns import GroupView
 
 Bools: TypeAlias = "NDArray[np.bool_]"
-_Found: TypeAlias = "tuple[ColumnType, NDArray[np.uint32] | None, StoredValues]"
+_Found: TypeAlias = "tuple[ColumnType, NDArray[np.uint32] | None, Values]"
 
 # Up to this many values are compared one by one; more are looked up in a set.
 _FEW_VALUES = 8
@@ -121,7 +121,7 @@ class _Evaluation:
         return np.zeros(self._n_rows, np.bool_) if result is None else result
 
 
-def _hits(condition: Leaf, type_: ColumnType, values: StoredValues) -> Bools | None:
+def _hits(condition: Leaf, type_: ColumnType, values: Values) -> Bools | None:
     """Return for each value of a column whether the leaf is true; None when it is for none."""
     match condition:
         case Exists():
@@ -149,7 +149,7 @@ def _in_family(type_: ColumnType, value: FilterValue) -> bool:
     return type_ in (ColumnType.INT64, ColumnType.FLOAT64)
 
 
-def _compare(type_: ColumnType, values: StoredValues, op: str, value: FilterValue) -> Bools:
+def _compare(type_: ColumnType, values: Values, op: str, value: FilterValue) -> Bools:
     if isinstance(value, str):
         compare = COMPARE[op]
         return _strings(values, value.encode(), lambda strings, needle: compare(_signs(strings, needle), 0))
@@ -200,7 +200,7 @@ def _compare_float64(values: NDArray[np.float64], op: str, value: int) -> Bools:
     return result
 
 
-def _members(type_: ColumnType, values: StoredValues, wanted: Sequence[Any]) -> Bools:
+def _members(type_: ColumnType, values: Values, wanted: Sequence[Any]) -> Bools:
     """Return which values equal one of `wanted`, all of which have the column's type."""
     if len(wanted) <= _FEW_VALUES:
         hits = _compare(type_, values, "eq", wanted[0])
@@ -224,29 +224,31 @@ def _members(type_: ColumnType, values: StoredValues, wanted: Sequence[Any]) -> 
 # --- Strings ------------------------------------------------------------------------------------
 
 
-def _strings(values: StoredValues, needle: Any, test: Callable[[StringValues, Any], Bools]) -> Bools:
+def _strings(values: Values, needle: Any, test: Callable[[StringValues, Any], Bools]) -> Bools:
     """Test each string, or each entry of a dictionary and then each code."""
-    if isinstance(values, DictionaryValues):
-        return _of_entries(test(values.entries, needle), values.codes)
+    if isinstance(values, CodedStrings):
+        few = values.trimmed()
+        return _of_entries(test(few.entries, needle), few.codes)
     assert isinstance(values, StringValues)
     return test(values, needle)
 
 
-def _of_entries(hits: Bools, codes: NDArray[np.uint16]) -> Bools:
-    """Return `hits[codes]`. Entries ascend, so that those that hit mostly form a run of codes."""
+def _of_entries(hits: Bools, codes: NDArray[np.uint16] | NDArray[np.uint32]) -> Bools:
+    """Return `hits[codes]`. Entries of a file ascend, so that those that hit mostly form a run of codes."""
     found = np.flatnonzero(hits)
     if not len(found):
         return np.zeros(len(codes), np.bool_)
     first, last = int(found[0]), int(found[-1])
     if last - first + 1 != len(found):
         return hits[codes]
+    kind = codes.dtype.type
     result: Bools
     if first == last:
-        result = codes == np.uint16(first)
+        result = codes == kind(first)
     elif first == 0:
-        result = codes <= np.uint16(last)
+        result = codes <= kind(last)
     else:
-        result = (codes >= np.uint16(first)) & (codes <= np.uint16(last))
+        result = (codes >= kind(first)) & (codes <= kind(last))
     return result
 
 

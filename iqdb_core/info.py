@@ -37,5 +37,21 @@ def info(store: Store) -> dict[str, Any]:
     }
 
 
+def metadata_keys(store: Store) -> list[str]:
+    """Return what `Iqdb.metadata_keys` promises."""
+    view = store.lease()
+    try:
+        keys: set[str] = set()
+        snapshot = view.base.snapshot
+        if snapshot.has_metadata:
+            for _, _, group in snapshot.groups():
+                keys.update(column.key for column in group.columns)
+        if view.delta is not None:
+            keys.update(view.delta.metadata.columns().keys)
+        return sorted(keys)
+    finally:
+        store.release(view)
+
+
 def _read_only_log_bytes(store: Store) -> int:
     return 0 if store.log_status is None else store.log_status[2]

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from iqdb_core.errors import (
-    DatabaseNotFoundError,
     FileIOError,
     NotRepresentableError,
 )
 from iqdb_core.legacy import LEGACY_VERSIONS
 from iqdb_core.legacy.database import LegacyDatabase
 from iqdb_core.legacy.layout import SCHEMES, SNAPSHOT_MAGIC
+from iqdb_core.storage.database_file import open_database_file
 from iqdb_core.storage.files import OS_FILES, FileSystem, OpenFile
 from iqdb_core.storage.snapshot import Snapshot
 from iqdb_core.storage.snapshot_writer import SnapshotWriter
@@ -97,7 +97,7 @@ def open_legacy(
     """
     real = files.resolve(path)
     for _ in range(_ATTEMPTS):
-        file = _opened(real, path, files)
+        file = open_database_file(path, real, files)
         try:
             database = LegacyDatabase.open(file, files, salvage=salvage)
             mine, there = files.status(file), files.status_at(real)
@@ -195,19 +195,10 @@ def legacy_version(path: str | os.PathLike[str], files: FileSystem = OS_FILES) -
         DatabaseNotFoundError: there is no file.
         FileIOError: the system refused.
     """
-    file = _opened(files.resolve(path), path, files)
+    file = open_database_file(path, files.resolve(path), files)
     try:
         head = files.read(file, 12, 0)
     finally:
         files.close(file)
     version = int.from_bytes(head[8:], "little")
     return version if head[:8] == SNAPSHOT_MAGIC and version in LEGACY_VERSIONS else None
-
-
-def _opened(real: str, path: str | os.PathLike[str], files: FileSystem) -> OpenFile:
-    try:
-        return files.open_read(real)
-    except FileIOError as error:
-        if error.errno in {errno.ENOENT, errno.ENOTDIR}:
-            raise DatabaseNotFoundError(path) from error
-        raise

@@ -107,6 +107,12 @@ class LogLink:
         if writer is not None:
             writer.close()
 
+    def leave_to_parent(self) -> None:
+        """Close the log file and touch nothing of it: called in a forked child."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.leave_to_parent()
+
     def _ready(self) -> LogWriter:
         writer = self._writer
         if writer is None:

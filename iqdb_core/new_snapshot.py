@@ -39,7 +39,7 @@ class NewSnapshot:
     @property
     def path(self) -> str:
         """The name of the file for messages."""
-        return "<memory>" if self.file is None else self.file.path
+        return "<memory>" if self.file is None else self.file.shown
 
     @property
     def sink(self) -> OpenFile | bytearray:

@@ -19,7 +19,6 @@ from iqdb_core.errors import (
     DatabaseNotFoundError,
     FileIOError,
     LegacyFormatError,
-    SnapshotMissingError,
     UnsupportedVersionError,
 )
 from iqdb_core.lock_wait import check_lock_wait, when_unlocked
@@ -51,11 +50,13 @@ class HandleSettings:
         cache: CacheConfig | None = None,
     ) -> None:
         self.threads = resolve_threads(threads)
-        if fsync != "always" or auto_compact != "auto":
+        if fsync != "always" or auto_compact != "auto" or cache is not None:
             # Other values than the defaults are checked by the one class that knows the rules.
             from iqdb_core.config import FsyncPolicy, IqdbConfig
 
-            checked = IqdbConfig(dim=1, fsync=FsyncPolicy.parse(fsync), auto_compact=auto_compact)
+            checked = IqdbConfig(
+                dim=1, fsync=FsyncPolicy.parse(fsync), auto_compact=auto_compact, cache=cache
+            )
             fsync, auto_compact = checked.fsync, checked.auto_compact
         self.fsync = fsync
         self.auto_compact = auto_compact
@@ -119,7 +120,9 @@ def _lock(real: str, path: str | os.PathLike[str], files: FileSystem) -> OpenFil
         try:
             file = files.open_write(real)
         except FileIOError as error:
-            _refuse_missing(error, real, path, files)
+            from iqdb_core.storage.database_file import refuse_missing
+
+            refuse_missing(error, real, path, files)
             raise
         try:
             files.lock(file)
@@ -132,17 +135,6 @@ def _lock(real: str, path: str | os.PathLike[str], files: FileSystem) -> OpenFil
             raise
         files.close(file)
     raise FileIOError(real, "lock", OSError(errno.EBUSY, "the file is being replaced all the time"))
-
-
-def _refuse_missing(error: FileIOError, real: str, path: str | os.PathLike[str], files: FileSystem) -> None:
-    if error.errno in {errno.ENOENT, errno.ENOTDIR}:
-        _refuse_orphaned_log(real, files)
-        raise DatabaseNotFoundError(path) from error
-
-
-def _refuse_orphaned_log(real: str, files: FileSystem) -> None:
-    if files.exists(log_path(real)):
-        raise SnapshotMissingError(real, log_path(real))
 
 
 def _is_at(files: FileSystem, file: OpenFile, path: str) -> bool:
@@ -188,7 +180,9 @@ def open_for_reading(
         try:
             file = files.open_read(real)
         except FileIOError as error:
-            _refuse_missing(error, real, path, files)
+            from iqdb_core.storage.database_file import refuse_missing
+
+            refuse_missing(error, real, path, files)
             raise
         try:
             store = _read(file, real, settings, files)
@@ -264,10 +258,12 @@ def create(path: str | os.PathLike[str], config: IqdbConfig, files: FileSystem =
 
 def check_free(path: str | os.PathLike[str], files: FileSystem) -> str:
     """Return the real path of a database to be created; see `create` for what is refused."""
+    from iqdb_core.storage.database_file import refuse_orphaned_log
+
     real = files.resolve(path)
     if files.exists(real):
         raise DatabaseExistsError(path)
-    _refuse_orphaned_log(real, files)
+    refuse_orphaned_log(real, files)
     return real
 
 

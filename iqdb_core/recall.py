@@ -20,7 +20,7 @@ from iqdb_core.search import search, search_base
 from iqdb_core.search_request import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Self
 
     from numpy.typing import NDArray
@@ -138,8 +138,16 @@ def sample_queries(view: View, count: int) -> Queries:
 class Measurement:
     """Exact results for some queries, with which those of any setting are compared."""
 
-    def __init__(self, view: View, queries: Queries, k: int, condition: Filter | None, threads: int) -> None:
-        """Search exactly, in batches.
+    def __init__(
+        self,
+        view: View,
+        queries: Queries,
+        k: int,
+        condition: Filter | None,
+        threads: int,
+        exact: Sequence[Sequence[Hit]] | None = None,
+    ) -> None:
+        """Search exactly, in batches, unless `exact` has the hits of each query: one more for stored records.
 
         Raises:
             DamagedError: a part of the records that is needed is damaged.
@@ -149,15 +157,12 @@ class Measurement:
         self._k = k
         self._condition = condition
         self._threads = threads
-        request = self._request(exact=True)
         self._farthest = np.full(len(queries), -np.inf)
         self._wanted = np.zeros(len(queries), np.int64)
-        for start in range(0, len(queries), _BATCH):
-            batch = queries.vectors[start : start + _BATCH]
-            for number, hits in enumerate(search(view, batch, len(batch), request, threads), start):
-                distances = self._distances(hits, number)
-                self._wanted[number] = len(distances)
-                self._farthest[number] = distances[-1] if distances else -np.inf
+        for number, hits in enumerate(self._exact_hits() if exact is None else exact):
+            distances = self._distances(hits, number)
+            self._wanted[number] = len(distances)
+            self._farthest[number] = distances[-1] if distances else -np.inf
 
     def exact_queries_per_second(self) -> float:
         """Return the speed of exact search with single queries, from as many as fit in a moment."""
@@ -203,6 +208,12 @@ class Measurement:
     def _request(self, *, exact: bool = False, parameters: dict[str, int] | None = None) -> Request:
         k = self._k + (self._queries.own_ids is not None)
         return Request(k, self._condition, exact=exact, parameters=parameters or {})
+
+    def _exact_hits(self) -> Iterator[list[Hit]]:
+        request = self._request(exact=True)
+        for start in range(0, len(self._queries), _BATCH):
+            batch = self._queries.vectors[start : start + _BATCH]
+            yield from search(self._view, batch, len(batch), request, self._threads)
 
     def _search_one(self, number: int, request: Request) -> list[Hit]:
         query = self._queries.vectors[number : number + 1]

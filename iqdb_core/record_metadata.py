@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from iqdb_core.column_type import ColumnType
-from iqdb_core.record_strings import StringValues
+from iqdb_core.record_strings import CodedStrings, StringValues
 from iqdb_core.storage.layout import KEY_WEIGHT
 from iqdb_core.types import (
     MAX_METADATA_WEIGHT,
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from iqdb_core.record_ids import Where
 
-Values: TypeAlias = "NDArray[Any] | StringValues"
+Values: TypeAlias = "NDArray[Any] | StringValues | CodedStrings"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,8 +34,8 @@ class Column:
         key: the metadata key.
         type: the type of all values here.
         rows: u32[count], ascending, the rows that have these values; None when every row has one.
-        values: bool[count], i64[count], f64[count] or `StringValues`; for nulls bool[count], all
-            false, which only counts them.
+        values: bool[count], i64[count], f64[count], `StringValues` or `CodedStrings`; for nulls
+            bool[count], all false, which only counts them.
     """
 
     key: str
@@ -50,7 +50,7 @@ class Column:
         """Return the values as plain Python objects, one for each row that has one."""
         if self.type is ColumnType.NULL:
             return [None] * len(self.values)
-        if isinstance(self.values, StringValues):
+        if not isinstance(self.values, np.ndarray):
             return list(self.values.to_str())
         plain: list[MetadataValue] = self.values.tolist()
         return plain
@@ -196,12 +196,12 @@ class MetadataColumns:
         columns = []
         for column in self.columns:
             if column.rows is None:
-                columns.append(Column(column.key, column.type, None, _slice(column.values, start, stop)))
+                columns.append(Column(column.key, column.type, None, part_of(column.values, start, stop)))
                 continue
             first, last = np.searchsorted(column.rows, (start, stop)).tolist()
             if first < last:
                 rows = column.rows[first:last] - np.uint32(start)
-                columns.append(Column(column.key, column.type, rows, _slice(column.values, first, last)))
+                columns.append(Column(column.key, column.type, rows, part_of(column.values, first, last)))
         return MetadataColumns.build(stop - start, has, columns)
 
     def take(self, rows: NDArray[np.integer]) -> MetadataColumns:
@@ -253,7 +253,7 @@ class MetadataColumns:
         weights = np.zeros(self.n_rows, np.uint64)
         for column in self.columns:
             cells: Any = np.uint64(KEY_WEIGHT + len(column.key.encode()))
-            if isinstance(column.values, StringValues):
+            if not isinstance(column.values, np.ndarray):
                 cells = cells + column.values.lengths.view(np.uint64)
             if column.rows is None:
                 weights += cells
@@ -267,9 +267,25 @@ class MetadataColumns:
         total = 0
         for column in self.columns:
             total += len(column) * (KEY_WEIGHT + 4 * len(column.key))
-            if isinstance(column.values, StringValues):
-                total += len(column.values.data)
+            if not isinstance(column.values, np.ndarray):
+                total += column.values.text_bytes
         return total > MAX_METADATA_WEIGHT
+
+    @property
+    def repeated_bytes(self) -> int:
+        """How many bytes the strings would take beyond what they take, were they all written out."""
+        coded = [column.values for column in self.columns if isinstance(column.values, CodedStrings)]
+        return sum(values.text_bytes - values.entries.text_bytes for values in coded)
+
+    def coded(self) -> MetadataColumns:
+        """Return the same with strings as codes where many are the same."""
+        columns = [
+            Column(column.key, column.type, column.rows, column.values.coded())
+            if isinstance(column.values, StringValues)
+            else column
+            for column in self.columns
+        ]
+        return MetadataColumns(self.n_rows, self.has_metadata, tuple(columns))
 
     def hash(self, out: NDArray[np.uint64]) -> None:
         """Write the content digest's hashes of the mappings to `out`, u64[n_rows, 2]."""
@@ -280,7 +296,14 @@ class MetadataColumns:
             key = column.key.encode()
             prefix = len(key).to_bytes(4, "little") + key + bytes([column.type])
             values, rows = column.values, column.rows
-            if isinstance(values, StringValues):
+            if isinstance(values, CodedStrings):
+                few = values.trimmed()
+                hashes = np.zeros((len(few.entries), 2), np.uint64)
+                data = np.ascontiguousarray(few.entries.data)
+                _kernels.hash_strings(prefix, few.entries.offsets, data, None, hashes)
+                # No row has two values of one column.
+                out[slice(None) if rows is None else rows] += hashes[few.codes]
+            elif isinstance(values, StringValues):
                 _kernels.hash_strings(prefix, values.offsets, np.ascontiguousarray(values.data), rows, out)
             elif column.type is ColumnType.NULL:
                 out[slice(None) if rows is None else rows] += np.array(_kernels.hash_bytes(prefix), np.uint64)
@@ -294,15 +317,18 @@ class MetadataColumns:
 # --- Parts of columns ---------------------------------------------------------------------------
 
 
-def _slice(values: Values, start: int, stop: int) -> Values:
-    return values.slice(start, stop) if isinstance(values, StringValues) else values[start:stop]
+def part_of(values: Values, start: int, stop: int) -> Values:
+    """Return the values start..stop, shared where possible."""
+    return values[start:stop] if isinstance(values, np.ndarray) else values.slice(start, stop)
 
 
 def _take(values: Values, rows: NDArray[np.integer]) -> Values:
-    return values.take(rows) if isinstance(values, StringValues) else values[rows]
+    return values[rows] if isinstance(values, np.ndarray) else values.take(rows)
 
 
 def _concat(parts: Sequence[Any]) -> Values:
+    if any(isinstance(part, CodedStrings) for part in parts):
+        return parts[0] if len(parts) == 1 else CodedStrings.concat(parts)
     if isinstance(parts[0], StringValues):
         return StringValues.concat(parts)
     joined: NDArray[Any] = np.concatenate(parts)

@@ -1,7 +1,9 @@
 """Many strings in two arrays: the values of a metadata column, the bytes of ids.
 
-All strings lie in one byte array, one after the other without a gap; `offsets[i]` is where string i
-begins and `offsets[i + 1]` where it ends. `offsets[0]` is 0 and the last offset is the array's length.
+`StringValues` are written out: all strings lie in one byte array, one after the other without a gap;
+`offsets[i]` is where string i begins and `offsets[i + 1]` where it ends. `offsets[0]` is 0 and the last
+offset is the array's length. `CodedStrings` are numbers of a few such strings, so that what a file holds
+once does not take memory for each row that has it.
 """
 
 from __future__ import annotations
@@ -76,6 +78,24 @@ class StringValues:
         offsets = self.offsets.view(np.int64)
         return offsets[1:] - offsets[:-1]
 
+    @property
+    def text_bytes(self) -> int:
+        """How many bytes the strings have together."""
+        return len(self.data)
+
+    def plain(self) -> StringValues:
+        """Return the strings one after the other, as they are."""
+        return self
+
+    def coded(self) -> StringValues | CodedStrings:
+        """Return the strings as codes where there are at least two for each that is distinct."""
+        from iqdb_core import _kernels
+
+        codes = np.empty(len(self), np.uint32)
+        first = np.empty(len(self) // 2, np.uint32)
+        n_entries = _kernels.dictionary_strings(self.offsets, np.ascontiguousarray(self.data), codes, first)
+        return self if n_entries < 0 else CodedStrings(self.take(first[:n_entries]), codes)
+
     def to_bytes(self) -> list[bytes]:
         """Return each string as `bytes`."""
         data = self.data.tobytes()
@@ -135,6 +155,75 @@ class StringValues:
 
     def _is_ascii(self) -> bool:
         return int(self.data.max(initial=0)) < 0x80
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CodedStrings:
+    """Byte strings of which many are the same: a few entries, and for each string the number of its entry.
+
+    Attributes:
+        entries: strings; some may be the same, and some may be no string's.
+        codes: u16[count] or u32[count], all below len(entries).
+    """
+
+    entries: StringValues
+    codes: NDArray[np.uint16] | NDArray[np.uint32]
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """The length of each string in bytes, i64[count]."""
+        return self.entries.lengths[self.codes]
+
+    @property
+    def text_bytes(self) -> int:
+        """How many bytes the strings have together, were they written out."""
+        return int(self.lengths.sum())
+
+    def plain(self) -> StringValues:
+        """Return the strings one after the other: all of `text_bytes`."""
+        return self.entries.take(self.codes)
+
+    def used(self) -> CodedStrings:
+        """Return the same strings with a copy of the entries that are theirs, and no others."""
+        used, codes = np.unique(self.codes, return_inverse=True)
+        return CodedStrings(self.entries.take(used.astype(np.int64)), codes.astype(np.uint32))
+
+    def trimmed(self) -> CodedStrings:
+        """Return the same strings with entries that are not more than they; shared where they are not."""
+        return self.used() if len(self.entries) > len(self.codes) else self
+
+    def to_str(self) -> list[str]:
+        """Return each string as `str`, equal ones as one object. The strings must be UTF-8."""
+        few = self.trimmed()
+        texts = few.entries.to_str()
+        return [texts[code] for code in few.codes.tolist()]
+
+    def slice(self, start: int, stop: int) -> CodedStrings:
+        """Return the strings start..stop. The entries are shared."""
+        return CodedStrings(self.entries, self.codes[start:stop])
+
+    def take(self, rows: NDArray[np.integer]) -> CodedStrings:
+        """Return copies of the strings at `rows`, in that order; a row may occur more than once."""
+        return CodedStrings(self.entries, self.codes[rows]).used()
+
+    @staticmethod
+    def concat(parts: Iterable[StringValues | CodedStrings]) -> CodedStrings:
+        """Return the strings of all parts, in order; those that have no codes get one each."""
+        entries, codes = [], []
+        first = 0
+        for part in parts:
+            if isinstance(part, StringValues):
+                entries.append(part)
+                codes.append(np.arange(first, first + len(part), dtype=np.uint32))
+            else:
+                few = part.trimmed()
+                entries.append(few.entries)
+                codes.append(few.codes.astype(np.uint32) + np.uint32(first))
+            first += len(entries[-1])
+        return CodedStrings(StringValues.concat(entries), np.concatenate(codes))
 
 
 def _is_utf8(data: NDArray[np.uint8]) -> bool:

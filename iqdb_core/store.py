@@ -13,8 +13,10 @@ reason that the data gives.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import threading
+import weakref
 from typing import TYPE_CHECKING, Literal
 
 from iqdb_core.errors import BatchTooLargeError, ClosedError, PersistError, PoisonedError, ReadOnlyError
@@ -68,6 +70,7 @@ class Store:
         self.auto_compact = auto_compact
         self.write_lock = threading.RLock()
         self.lock_file = lock_file
+        self._of_another_process = False
         self.log: LogLink | None = None
         self.log_status: tuple[int, int, int, int] | None = None
         self.log_end: int | None = None
@@ -82,6 +85,7 @@ class Store:
             from iqdb_core.cache import ResultCache
 
             self.cache = ResultCache(cache)
+        _STORES.add(self)
         self._view: View | None = None
         self._show(View(open_base(snapshot), None, snapshot.n_rows, None))
 
@@ -158,6 +162,9 @@ class Store:
         """
         if self._view is None:
             raise ClosedError(self.path)
+        if self._of_another_process:
+            reason = "opened by the process that this one was forked from; open the database again"
+            raise ReadOnlyError(self.path, reason)
         if self.read_only:
             raise ReadOnlyError(self.path)
         if self._poison is not None:
@@ -392,11 +399,43 @@ class Store:
                 if lock_file is not None:
                     self.files.release(lock_file)
 
+    def leave_to_parent(self) -> None:
+        """Give up writing, and what could wait for threads that are no more: called in a forked child.
+
+        The lock and the log are those of the process that opened them. Were this one to write, to compact
+        or to give the lock back, either would lose what the other has acknowledged. Its own database in
+        memory it goes on with.
+        """
+        self.write_lock = threading.RLock()
+        self._publication = threading.Lock()
+        self.cache = None
+        lock_file, self.lock_file = self.lock_file, None
+        log, self.log = self.log, None
+        if lock_file is None:
+            return
+        self.read_only = self._of_another_process = True
+        # Closed, not unlocked: the lock belongs to the open file, which the parent has, too.
+        with contextlib.suppress(PersistError):
+            self.files.close(lock_file)
+        if log is not None:
+            log.leave_to_parent()
+
     def __del__(self) -> None:
         # A handle that was forgotten gives its lock back; the map of the file would keep it.
         with contextlib.suppress(Exception):
             if not self.closed:
                 self.close()
+
+
+_STORES: weakref.WeakSet[Store] = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    for store in list(_STORES):
+        store.leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 class _Logged:

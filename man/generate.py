@@ -67,7 +67,8 @@ def option_lines(context: Any, command: Any) -> tuple[list[str], list[str]]:
             names, text = record
             options += [".TP", f"\\fB{escape(names)}\\fR", escape(" ".join(text.split()))]
         else:
-            name, text = record or (parameter.name.upper(), "")
+            # The record's name ends in the type and its text in "[required]"; the synopsis has both.
+            name, text = parameter.metavar or parameter.name.upper(), parameter.help or ""
             arguments += [".TP", f"\\fI{escape(name)}\\fR", escape(" ".join(text.split()))]
     return arguments, options
 
@@ -98,7 +99,7 @@ def split(reference: str) -> tuple[str, str]:
 
 def command_page(name: str, command: Any) -> str:
     """The page of one command."""
-    context = command.context_class(command, info_name=f"iqdb {name}")
+    context = command.context_class(command, info_name=f"iqdb {name}", **command.context_settings)
     arguments, options = option_lines(context, command)
     lines = head(f"iqdb-{name}")
     lines += [".SH NAME", f"iqdb\\-{escape(name)} \\- {escape(summary(command))}"]
@@ -150,7 +151,7 @@ def main_page(root: Any, group: Any) -> str:
 def pages() -> dict[str, str]:
     """Every page of section 1: file name to text."""
     group = command_tree()
-    root = group.context_class(group, info_name="iqdb")
+    root = group.context_class(group, info_name="iqdb", **group.context_settings)
     out = {"iqdb.1": main_page(root, group)}
     for name in group.list_commands(root):
         command = group.get_command(root, name)

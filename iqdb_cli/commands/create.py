@@ -34,7 +34,7 @@ EXAMPLES = """
   iqdb create notes.iqdb --dim 384
   iqdb create images.iqdb --dim 512 --metric euclidean --compression zstd:9
   iqdb create notes.iqdb --dim 384 --index hnsw --m 24
-  iqdb create notes.iqdb --dim 384 --model all-MiniLM-L6-v2 --revision 8b3219a
+  iqdb create notes.iqdb --dim 384 --model MiniLM-L6-v2 --revision 8b3219a
 """
 
 

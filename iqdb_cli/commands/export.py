@@ -5,18 +5,22 @@ from __future__ import annotations
 import enum
 import os
 from contextlib import ExitStack
+from itertools import combinations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from iqdb_cli import terminal
 from iqdb_cli.exit_codes import UsageError
+from iqdb_cli.filter_notes import no_match
 from iqdb_cli.legacy_notes import tell_of_legacy
 from iqdb_cli.options import Database
-from iqdb_cli.output import open_output
+from iqdb_cli.output import is_same_file, open_output
+from iqdb_cli.sizes import counted
 from iqdb_cli.termination import taken_back_when_terminated
 from iqdb_core.database import Iqdb
 from iqdb_core.errors import DatabaseExistsError
+from iqdb_core.filters import Filter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +45,12 @@ _FORMAT_OF_EXTENSION = {
     ".pq": ExportFormat.PARQUET,
     ".jsonl": ExportFormat.JSONL,
     ".ndjson": ExportFormat.JSONL,
+    ".json": ExportFormat.JSONL,
+}
+# Whoever names such a file expects something else than JSON lines in it.
+_OTHER_EXTENSIONS = {
+    ".iqdb": 'a database of iqdb 1.x is --format iqdb2, and one of this release is made by "iqdb import"',
+    **dict.fromkeys((".csv", ".tsv", ".arrow", ".feather", ".npz", ".xlsx"), "that is not written"),
 }
 _BATCH_BYTES = 16 * 1024 * 1024
 _MAX_BATCH_ROWS = 65_536
@@ -112,13 +122,14 @@ def command(
     if chosen is ExportFormat.IQDB2:
         _export_legacy(db, output, filter_expression, force=force)
         return
+    condition = None if filter_expression is None else Filter.parse(filter_expression)
     _check_targets([output, ids_out, metadata_out], force=force)
     with Iqdb.open_existing(db, read_only=True) as handle:
         tell_of_legacy(handle, db)
         rows = _rows_at_once(handle)
 
         def batches(*, vectors: bool = True) -> Iterator[RecordBatch]:
-            return handle.batches(filter=filter_expression, batch_rows=rows, vectors=vectors)
+            return handle.batches(filter=condition, batch_rows=rows, vectors=vectors)
 
         with ExitStack() as stack:
 
@@ -137,7 +148,9 @@ def command(
                 else:
                     beside = [target(path) if path else None for path in (ids_out, metadata_out)]
                     _write_npy(batches(), survey, handle.dim, target(output), *beside)
-    terminal.note(f"{db}: {count:,} record{'' if count == 1 else 's'} exported")
+        if condition is not None and not count and len(handle):
+            terminal.note(no_match(handle, db, condition))
+    terminal.note(f"{db}: {counted(count, 'record')} exported")
 
 
 @taken_back_when_terminated()
@@ -172,7 +185,7 @@ def _export_legacy(db: str, output: str | None, filter_expression: str | None, *
             )
     for text in report.notes:
         terminal.note(f"iqdb: {output}: {text}")
-    terminal.note(f"{db}: {report.n_rows:,} record{'' if report.n_rows == 1 else 's'} exported")
+    terminal.note(f"{db}: {counted(report.n_rows, 'record')} exported")
 
 
 def _rows_at_once(handle: Iqdb) -> int:
@@ -185,7 +198,13 @@ def _rows_at_once(handle: Iqdb) -> int:
 
 def _choose_format(wanted: ExportFormat | None, output: str | None) -> ExportFormat:
     if wanted is None and output is not None:
-        wanted = _FORMAT_OF_EXTENSION.get(os.path.splitext(output)[1].lower())  # noqa: PTH122 - may be "-"
+        extension = os.path.splitext(output)[1].lower()  # noqa: PTH122 - may be "-"
+        if extension in _OTHER_EXTENSIONS:
+            raise UsageError(
+                f"{output}: {_OTHER_EXTENSIONS[extension]}; name a .npy, .parquet or .jsonl file "
+                "or add --format"
+            )
+        wanted = _FORMAT_OF_EXTENSION.get(extension)
     chosen = wanted or ExportFormat.JSONL
     to_terminal = output in {None, "-"} and terminal.stdout_is_terminal()
     if to_terminal and chosen is not ExportFormat.JSONL:
@@ -195,8 +214,9 @@ def _choose_format(wanted: ExportFormat | None, output: str | None) -> ExportFor
 
 def _check_targets(paths: list[str | None], *, force: bool) -> None:
     files = [path for path in paths if path is not None and path != "-"]
-    if len(set(files)) < len(files) or paths[1:].count("-"):
-        raise UsageError("--output, --ids-out and --metadata-out name different files")
+    doubled = any(is_same_file(*pair) for pair in combinations(files, 2))
+    if doubled or paths[1:].count("-"):
+        raise UsageError("--output, --ids-out and --metadata-out must name different files")
     for path in files:
         # A device or a FIFO is written to, not replaced.
         taken = os.path.isfile(path) or os.path.isdir(path) or os.path.islink(path)  # noqa: PTH112, PTH113, PTH114

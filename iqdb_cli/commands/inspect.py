@@ -43,6 +43,7 @@ def command(db: Database, as_json: Json = False) -> int:
 
     try:
         facts = inspect_file(db)
+        _check_config(facts)
     except UnsupportedVersionError as error:
         from iqdb_core.legacy import is_legacy
 
@@ -57,6 +58,20 @@ def command(db: Database, as_json: Json = False) -> int:
         else:
             _write_text(out, facts)
     return ExitStatus.DAMAGED if facts["problems"] else ExitStatus.DONE
+
+
+def _check_config(facts: dict[str, Any]) -> None:
+    """Add a problem when the stored configuration, whose checksum is right, is none that there can be."""
+    from iqdb_core.config import IqdbConfig
+    from iqdb_core.errors import ConfigError, VectorIndexError
+
+    if facts["config"] is None:
+        return
+    try:
+        IqdbConfig.from_dict(facts["config"])
+    except (ConfigError, VectorIndexError) as error:
+        facts["problems"].append({"file": "snapshot", "part": "section config", "problem": str(error)})
+        facts["config"] = None
 
 
 def _write_text(out: Output, facts: dict[str, Any]) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
 from iqdb_cli import terminal
 from iqdb_cli.exit_codes import ExitStatus, UsageError
+from iqdb_cli.filter_notes import no_match
 from iqdb_cli.ids import to_json
 from iqdb_cli.legacy_notes import tell_of_legacy
 from iqdb_cli.options import Database, Threads, Wait
@@ -18,6 +20,7 @@ from iqdb_cli.queries import read_queries
 from iqdb_cli.sizes import counted
 from iqdb_cli.termination import taken_back_when_terminated
 from iqdb_core.database import Iqdb
+from iqdb_core.filters import Filter
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,6 +35,7 @@ EXAMPLES = """
 """
 
 _DEFAULT_SAMPLE = 1000
+_OTHER_PICTURES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".webp", ".pdf", ".eps", ".html"})
 
 
 @taken_back_when_terminated()
@@ -120,39 +124,53 @@ def command(
         raise UsageError("--save needs --target")
     if target is not None and not 0 < target <= 1:
         raise UsageError(f"--target is {target}, expected a number above 0 and at most 1")
+    if plot is not None:
+        _check_plot(plot)
     values = None if sweep is None else _parse_sweep(sweep)
     in_lines = as_json or not terminal.stdout_is_terminal()
-    with Iqdb.open_existing(db, read_only=True, threads=threads) as handle:
-        tell_of_legacy(handle, db)
-        if not len(handle):
-            raise UsageError(f"{db} holds no records; there is nothing to measure")
-        asked = None if queries is None else _read_all(queries, handle.dim, vector_field)
-        with _PointsBar() as bar:
-            report = handle.recall(
-                asked,
-                k,
-                filter=filter_expression,
-                sample=sample or _DEFAULT_SAMPLE,
-                sweep=values,
-                target=target,
-                progress=bar.measured,
+    condition = None if filter_expression is None else Filter.parse(filter_expression)
+    with ExitStack() as stack:
+        # What cannot be written is said before anything is measured.
+        drawing = None if plot is None else stack.enter_context(open_output(plot, database=db))
+        with Iqdb.open_existing(db, read_only=True, threads=threads) as handle:
+            tell_of_legacy(handle, db)
+            if not len(handle):
+                raise UsageError(f"{db}: holds no records; there is nothing to measure")
+            if condition is not None and next(handle.batches(filter=condition, vectors=False), None) is None:
+                raise UsageError(f"{no_match(handle, db, condition)}; there is nothing to measure")
+            asked = None if queries is None else _read_all(queries, handle.dim, vector_field)
+            with _PointsBar() as bar:
+                report = handle.recall(
+                    asked,
+                    k,
+                    filter=condition,
+                    sample=sample or _DEFAULT_SAMPLE,
+                    sweep=values,
+                    target=target,
+                    progress=bar.measured,
+                )
+        if report.sampled:
+            terminal.note(
+                f"{db}: {counted(report.n_queries, 'stored record')} as queries, each left out of its own "
+                "results; real queries are harder"
             )
-    if report.sampled:
-        terminal.note(
-            f"{db}: {counted(report.n_queries, 'stored record')} as queries, each left out of its own "
-            "results; real queries are harder"
-        )
-    with open_output() as out:
-        if in_lines:
-            _write_lines(out, report)
-        else:
-            _write_table(out, report)
-    if plot is not None:
-        from iqdb_cli.recall_plot import recall_svg
+        with open_output() as out:
+            if in_lines:
+                _write_lines(out, report)
+            else:
+                _write_table(out, report)
+        if drawing is not None:
+            from iqdb_cli.recall_plot import recall_svg
 
-        with open_output(plot, database=db) as drawing:
             drawing.write(recall_svg(report, os.path.basename(db)).encode())  # noqa: PTH119 - start-up
     return _conclude(db, report, save=save, wait=wait)
+
+
+def _check_plot(path: str) -> None:
+    """Refuse a name that promises another format than the one that is drawn."""
+    extension = os.path.splitext(path)[1].lower()  # noqa: PTH122 - start-up: pathlib is not needed
+    if extension in _OTHER_PICTURES:
+        raise UsageError(f"--plot draws SVG, not {extension[1:]}: {path}; name a .svg file")
 
 
 class _PointsBar:

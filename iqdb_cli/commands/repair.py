@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from iqdb_cli.exit_codes import ExitStatus
+from iqdb_cli.exit_codes import ExitStatus, UsageError
 from iqdb_cli.ids import format_id, metadata_to_json, to_json
 from iqdb_cli.options import Database, Json, Threads
-from iqdb_cli.output import open_output
+from iqdb_cli.output import is_part_of, open_output
 from iqdb_cli.progress import ProgressBar
 from iqdb_cli.sizes import counted
 from iqdb_cli.termination import taken_back_when_terminated
@@ -68,6 +68,8 @@ def command(
     """
     from iqdb_core.legacy_opening import legacy_version
 
+    if without_ids not in {None, "-"} and is_part_of(str(without_ids), new):
+        raise UsageError(f"--without-ids: {without_ids} is the new database itself; choose another file")
     if legacy_version(db) is not None:
         return _repair_legacy(db, new, threads, as_json=as_json)
     report = _repair(db, new, without_ids, threads)

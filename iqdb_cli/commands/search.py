@@ -179,6 +179,7 @@ def command(
                 with_vectors=with_vectors,
                 columns=None if columns is None else [key.strip() for key in columns.split(",")],
             )
+            n_hits = 0
             for batch in batches:
                 if explain:
                     results, explanation = handle.explain_buffers(
@@ -205,10 +206,15 @@ def command(
                         max_distance=max_distance,
                     )
                 for number, found in enumerate(results, batch.first):
+                    n_hits += len(found)
                     hits = _without(own_ids[number], found)[:k] if exclude_self else found
                     vectors = [_vector(handle, hit.id) for hit in hits] if with_vectors else []
                     writer.write(number, hits, vectors)
             writer.finish()
+        if condition is not None and not n_hits and max_distance is None and len(handle):
+            from iqdb_cli.filter_notes import no_match
+
+            terminal.note(no_match(handle, db, condition))
 
 
 def _explain(explanation: SearchExplanation, *, as_json: bool) -> None:

@@ -118,8 +118,9 @@ def _write_text(out: Output, path: str, report: VerifyReport) -> None:
             out.write_line(f"  and {len(report.findings) - _SHOWN_FINDINGS} more, which --json lists")
         _write_list(out, "whole", report.whole)
         _write_list(out, "still works", report.works)
-        records_whole = any(sentence.startswith("all records") for sentence in report.works)
-        if not records_whole:
+        # Nothing is to be repaired where the records are whole, and nothing can be where none can be trusted.
+        final = ("all records", "nothing: no record can be trusted")
+        if not any(sentence.startswith(final) for sentence in report.works):
             out.write_line(f'"iqdb repair {path} -o NEW" keeps what can be read')
     _write_list(out, "note", report.notes)
 
@@ -144,8 +145,8 @@ def _facts(report: VerifyReport) -> list[str]:
         if records["recall_mean"] is not None:
             recall = f"; recall@10 {records['recall_mean']:.3f}, worst {records['recall_worst']:.3f}"
         lines.append(
-            f"records: {records['found_by_id']} found by their ids, {records['found_themselves']} of "
-            f"{records['n_sampled']} sampled found by their vectors{recall}"
+            f"records: {records['found_by_id']:,} found by their ids, {records['found_themselves']:,} of "
+            f"{records['n_sampled']:,} sampled found by their vectors{recall}"
         )
     return lines
 

@@ -137,8 +137,8 @@ def _ids_array(ids: Ids, arrow_type: Any) -> Any:
 
 def _column_array(column: Column, count: int) -> Any:
     arrow_type = _ARROW_TYPES[column.type]
-    if isinstance(column.values, StringValues):
-        return _strings_array(column.values, arrow_type, column.rows, count)
+    if not isinstance(column.values, np.ndarray):
+        return _strings_array(column.values.plain(), arrow_type, column.rows, count)
     values = column.values
     if column.type is ColumnType.NULL:
         values = np.ones(len(values), np.bool_)

@@ -172,13 +172,18 @@ class JsonlReader:
         raise BadInputError(self.name, "holds no records, expected one JSON object a line")
 
     def _parse_first(self, line: bytes, number: int) -> dict[str, Any]:
+        # One array over many lines is what other programs write.
+        hint = '"jq -c .[]" makes lines of an array' if line.lstrip().startswith(b"[") else ""
         try:
             record = parse_json(line)
         except ValueError as error:
-            raise BadInputError(self.name, f"is not JSON: {error}", line=number) from None
+            reason = f"is not JSON: {error}, expected one JSON object a line"
+            raise BadInputError(self.name, reason, line=number, hint=hint) from None
         if not isinstance(record, dict):
-            found = f"is {_kind_text(record)}"
-            raise BadInputError(self.name, f"{found}, expected an object with a vector", line=number)
+            reason = f"is of type {_kind_text(record)}, expected an object with a vector"
+            if isinstance(record, list) and not any(isinstance(item, dict) for item in record):
+                hint = 'a vector alone is written {"vector": [...]}'
+            raise BadInputError(self.name, reason, line=number, hint=hint)
         for key in record:
             try:
                 key.encode()
@@ -212,7 +217,9 @@ class JsonlReader:
         if options.vector_field is None:
             chosen.append(f"vectors from field {self._vector!r}")
         if self._id is None:
-            chosen.append("record numbers as ids")
+            # A field of that name is read all the same, and refused with its place.
+            if not any(field.name in guess.ID_NAMES for field in fields):
+                chosen.append("record numbers as ids")
         elif options.id_field is None:
             chosen.append(f"ids from field {self._id!r}")
         if self._metadata is not None and options.metadata_field is None:
@@ -291,7 +298,7 @@ class JsonlReader:
 
 def _describe(key: str, value: Any) -> Field:
     if isinstance(value, list) and value and all(type(item) in (int, float) for item in value):
-        return Field(key, FieldKind.VECTOR, f"{len(value)} numbers")
+        return Field(key, FieldKind.VECTOR, f"{len(value)} number{'' if len(value) == 1 else 's'}")
     if isinstance(value, str) or type(value) is int:
         return Field(key, FieldKind.ID_OR_SCALAR, _kind_text(value))
     if isinstance(value, dict):

@@ -159,7 +159,9 @@ class ParquetReader:
         if options.vector_field is None:
             chosen.append(f"vectors from column {vector!r}")
         if record_id is None:
-            chosen.append("row numbers as ids")
+            unfit = [str(field) for field in self._fields if field.name in guess.ID_NAMES]
+            why = f" (no integers, text or bytes: {', '.join(unfit)})" if unfit else ""
+            chosen.append(f"row numbers as ids{why}")
         elif options.id_field is None:
             chosen.append(f"ids from column {record_id!r}")
         if chosen:

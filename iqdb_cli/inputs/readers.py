@@ -119,7 +119,7 @@ class Inputs:
                     count += len(batch)
                     yield batch
             if count == 0 and not allow_empty:
-                raise BadInputError(reader.name, "holds no records")
+                raise BadInputError(reader.name, "holds no records", hint="--allow-empty takes it")
             first_id += count
         self._reading = len(self._readers)
 

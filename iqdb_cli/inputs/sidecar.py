@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
+from tokenize import TokenError
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -136,7 +137,7 @@ class NpyIds:
                 shape, _, dtype = npy_format.read_array_header_2_0(source)  # type: ignore[arg-type]
             else:
                 raise BadInputError(source.name, f"has .npy version {version}, expected 1.0 or 2.0")
-        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError) as error:
+        except (ValueError, SyntaxError, TokenError, TypeError, RecursionError, MemoryError) as error:
             problem = str(error).split("\n", 1)[0]
             raise BadInputError(source.name, f"is no .npy array of ids: {problem}") from None
         if dtype.hasobject or dtype.fields is not None or dtype.kind not in "iuUS" or dtype.itemsize == 0:

@@ -278,10 +278,10 @@ def kind_of(source: ByteSource, wanted: InputKind | None) -> InputKind:
         return InputKind.PARQUET
     if head.startswith(IQDB_MAGIC):
         return InputKind.IQDB
-    if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b""):
+    if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[", b""):
         return InputKind.JSONL
     raise BadInputError(
         source.name,
-        f"begins with {head!r}, expected .npy, Parquet, JSON lines or an iqdb database",
+        f"begins with {repr(head)[1:]}, expected .npy, Parquet, JSON lines or an iqdb database",
         hint="--input-format says which it is",
     )

@@ -7,13 +7,13 @@ somebody who computed these for wrong numbers.
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
 from iqdb_core import _kernels
 from iqdb_core.index.codes import MODEL_HEAD, code_stride
+from iqdb_core.threads import share_out
 from iqdb_core.types import DistanceMetric
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ MISLEADS: Final = (
     "rebuilds the index"
 )
 
-_SLAB_BYTES: Final = 2 << 20
+_SLAB_BYTES: Final = 1 << 20
+_WORD_BYTES: Final = 8
 _F32_MAX: Final = float(np.finfo(np.float32).max)  # means are used as f32
 
 
@@ -175,9 +176,7 @@ class Rows:
             if stored.progress is not None:
                 stored.progress(stop - start)
 
-        with ThreadPoolExecutor(stored.threads, "iqdb-verify") as pool:
-            for done in [pool.submit(one, start) for start in range(0, stored.n_rows, at_once)]:
-                done.result()
+        share_out(stored.threads, range(0, stored.n_rows, at_once), one, "iqdb-verify")
 
     def compare(self, name: str, first_row: int, wrong: NDArray[np.bool_]) -> None:
         """Take note of rows of a slab for which an array has something else."""
@@ -194,6 +193,14 @@ class Rows:
             rows = "1 row" if count == 1 else f"{count} rows"
             problem = f"is not what the vectors give, for {rows}; the first is row {self._first[name]}"
             checked.fault(name, problem, effects.get(name, MISSES))
+
+
+def differ(codes: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return which rows of u8[n][width] are not the same; by whole words, where the rows consist of such."""
+    if codes.shape[1] % _WORD_BYTES == 0 and codes.flags.c_contiguous and others.flags.c_contiguous:
+        found: NDArray[np.bool_] = (codes.view(np.uint64) != others.view(np.uint64)).any(axis=1)
+        return found
+    return np.asarray((codes != others).any(axis=1))
 
 
 class Codes(Rows):

@@ -8,7 +8,7 @@ import numpy as np
 
 from iqdb_core import _kernels
 from iqdb_core.index.bits import BIT_TAG, bit_stride
-from iqdb_core.index.check import MISLEADS, MISSES, Codes, Rows
+from iqdb_core.index.check import MISLEADS, MISSES, Codes, Rows, differ
 from iqdb_core.index.codes import CODED_TAGS, MODEL_HEAD
 from iqdb_core.index.hnsw_arrays import (
     BITS,
@@ -106,7 +106,7 @@ def _compare_bits(stored: Stored, checked: Checked) -> None:
         _kernels.encode_bits(values, vectors, again)
         words = vectors.view(np.uint32)
         foreign = ((words != first) & (words != second)).any(axis=1)
-        rows.compare(BITS, start, (bits[start:stop] != again).any(axis=1) | foreign)
+        rows.compare(BITS, start, differ(bits[start:stop], again) | foreign)
 
     rows.each(check)
     rows.report(checked, {BITS: MISLEADS})
@@ -148,12 +148,12 @@ def _check_codes(stored: Stored, checked: Checked, usable: set[str]) -> None:
     def check(slab: Slab) -> None:
         start, stop = slab.start, slab.stop
         if CODES in usable:
-            again.compare(CODES, start, (arrays[CODES][start:stop] != slab.codes).any(axis=1))
+            again.compare(CODES, start, differ(arrays[CODES][start:stop], slab.codes))
         if LENGTHS in usable:
             again.compare(LENGTHS, start, arrays[LENGTHS][start:stop] != slab.lengths)
         if {COARSE, COARSE_LENGTHS} <= usable:
             coarse, coarse_lengths = coarsened(slab.codes, 1)
-            again.compare(COARSE, start, (arrays[COARSE][start:stop] != coarse).any(axis=1))
+            again.compare(COARSE, start, differ(arrays[COARSE][start:stop], coarse))
             again.compare(COARSE_LENGTHS, start, arrays[COARSE_LENGTHS][start:stop] != coarse_lengths)
         if NORMS in usable:
             again.compare(NORMS, start, arrays[NORMS][start:stop] != slab.norms)

@@ -84,25 +84,20 @@ class ProductQuantiser:
 
     def encode(self, rows: NDArray[Any], assigned: NDArray[Any], threads: int) -> dict[str, NDArray[Any]]:
         """Return the columns of rows, each assigned to a centroid."""
-        points = rows - self._centroids[assigned].astype(np.float64)
         codes = np.empty((len(rows), self.parts), np.uint8)
+        centroids = np.ascontiguousarray(self._centroids, np.float32)
+        numbers = np.ascontiguousarray(assigned, np.uint32)
         books = (self.books * np.float64(self._factor)).astype(np.float32)
-        scaled = (points * self._factor).astype(np.float32)
+        scaled = np.empty(rows.shape, np.float32)
+        points = np.ascontiguousarray(rows, np.float32)
+        _kernels.product_residuals(points, centroids, numbers, self._factor, scaled, threads)
         _kernels.encode_product(books, scaled, self.parts, self._absolute, codes, threads)
         columns = {ivf.PQ_CODES: codes}
         if self.has_terms:
-            columns[ivf.PQ_TERMS] = self._terms(codes, assigned)
+            terms = columns[ivf.PQ_TERMS] = np.empty(len(rows), np.float32)
+            words = np.ascontiguousarray(self.books, np.float32)
+            _kernels.product_terms(words, centroids, numbers, codes, self.parts, terms, threads)
         return columns
-
-    def _terms(self, codes: NDArray[Any], assigned: NDArray[Any]) -> NDArray[Any]:
-        books = self.books.reshape(self.parts, self.words, -1)
-        coded = books[np.arange(self.parts), codes].reshape(len(codes), -1).astype(np.float64)
-        coded += self._centroids[assigned]
-        # Column by column: a sum whose order is fixed, unlike NumPy's own over an axis.
-        terms = np.zeros(len(codes), np.float64)
-        for column in (coded * coded).T:
-            terms += column
-        return np.minimum(terms, np.finfo(np.float32).max).astype(np.float32)
 
 
 def pack_halves(codes: NDArray[Any], offsets: NDArray[Any]) -> NDArray[Any]:

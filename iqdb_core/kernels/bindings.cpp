@@ -19,6 +19,7 @@
 #include "dispatch.hpp"
 #include "metric.hpp"
 #include "search.hpp"
+#include "search_arguments.hpp"
 #include "threads.hpp"
 
 namespace nb = nanobind;
@@ -46,14 +47,6 @@ std::size_t dimension(const Buffer<const float>& vectors) {
   return vectors.shape(1);
 }
 
-std::size_t positive(std::int64_t value, const char* name) {
-  if (value < 1) {
-    throw nb::value_error(
-        (std::string(name) + " must be at least 1, found " + std::to_string(value)).c_str());
-  }
-  return static_cast<std::size_t>(value);
-}
-
 std::int64_t search_flat(BufferArg vectors_arg, BufferArg queries_arg, int metric, std::int64_t k,
                          BufferArg rows_arg, BufferArg distances_arg, BufferArg counts_arg,
                          std::optional<BufferArg> mask_arg, std::optional<BufferArg> tie_keys_arg,
@@ -61,11 +54,8 @@ std::int64_t search_flat(BufferArg vectors_arg, BufferArg queries_arg, int metri
                          std::optional<BufferArg> verified_arg, std::uint32_t crc_prefix,
                          double max_distance) {
   const Buffer<const float> vectors(vectors_arg, "vectors");
-  const Buffer<const float> queries(queries_arg, "queries");
-  const Buffer<std::int64_t> rows(rows_arg, "out_rows");
-  const Buffer<double> distances(distances_arg, "out_distances");
-  const Buffer<std::int64_t> counts(counts_arg, "out_counts");
-  std::optional<Buffer<const std::uint8_t>> mask;
+  const SearchArguments arguments(queries_arg, rows_arg, distances_arg, counts_arg, mask_arg, threads,
+                                  max_distance);
   std::optional<Buffer<const std::int64_t>> tie_keys;
   std::optional<Buffer<const std::uint32_t>> crcs;
   std::optional<Buffer<std::uint8_t>> verified;
@@ -74,29 +64,11 @@ std::int64_t search_flat(BufferArg vectors_arg, BufferArg queries_arg, int metri
   SearchTask task{};
   task.metric = metric_of(metric);
   task.vectors = vectors.data();
-  task.queries = queries.data();
-  task.dim = std::max(dimension(vectors), dimension(queries));
+  task.dim = std::max(dimension(vectors), dimension(arguments.queries()));
   task.n = vectors.rows(task.dim);
-  task.n_queries = queries.rows(task.dim);
   if (k < 0) throw nb::value_error(("k must not be negative, found " + std::to_string(k)).c_str());
   task.k = std::min(static_cast<std::size_t>(k), task.n);
-  task.threads = positive(threads, "threads");
-  if (std::isnan(max_distance)) throw nb::value_error("max_distance must not be NaN");
-  task.max_distance = max_distance;
-
-  counts.expect_size(task.n_queries);
-  distances.expect_size(rows.size());
-  task.width = task.n_queries == 0 ? 0 : rows.size() / task.n_queries;
-  if (task.width * task.n_queries != rows.size() || (task.width < task.k && task.n_queries != 0)) {
-    rows.fail("must have at least " + std::to_string(task.k) + " slots for each of " +
-              std::to_string(task.n_queries) + " queries, found " + std::to_string(rows.size()));
-  }
-  task.rows = rows.data();
-  task.distances = distances.data();
-  task.counts = counts.data();
-  if (mask_arg) {
-    task.mask = mask.emplace(*mask_arg, "mask").expect_at_least(task.n / 8 + (task.n % 8 != 0)).data();
-  }
+  arguments.give(task.n, task.dim, task);
   if (tie_keys_arg) task.tie_keys = tie_keys.emplace(*tie_keys_arg, "tie_keys").expect_size(task.n).data();
   if (crcs_arg.has_value() != verified_arg.has_value()) {
     throw nb::value_error("block_crcs and verified must be given together");

@@ -14,6 +14,7 @@
 #include "bindings_codes.hpp"
 #include "buffers.hpp"
 #include "code_search.hpp"
+#include "search_arguments.hpp"
 
 namespace iqdb {
 namespace {
@@ -63,11 +64,8 @@ class StoredCodes {
                                                      std::int64_t threads, const BlocksArg& vector_blocks_arg,
                                                      double max_distance) const {
     const Buffer<const float> vectors(vectors_arg, "vectors");
-    const Buffer<const float> queries(queries_arg, "queries");
-    const Buffer<std::int64_t> rows(rows_arg, "out_rows");
-    const Buffer<double> distances(distances_arg, "out_distances");
-    const Buffer<std::int64_t> counts(counts_arg, "out_counts");
-    std::optional<Buffer<const std::uint8_t>> mask;
+    const SearchArguments arguments(queries_arg, rows_arg, distances_arg, counts_arg, mask_arg, threads,
+                                    max_distance);
     std::optional<Buffer<const std::int64_t>> tie_keys;
     const Blocks vector_blocks(vector_blocks_arg, vectors.data(), vectors.size() * sizeof(float));
     if (vectors.rows(dim_) != n_) vectors.fail("must have a row for every code");
@@ -76,25 +74,11 @@ class StoredCodes {
     task.vectors = vectors.data();
     task.n = n_;
     task.dim = dim_;
-    task.queries = queries.data();
-    task.n_queries = queries.rows(dim_);
     task.metric = metric_;
     task.k = std::min(at_least_one(k, "k"), n_);
-    if (mask_arg) task.mask = mask.emplace(*mask_arg, "mask").expect_at_least(n_ / 8 + (n_ % 8 != 0)).data();
     if (tie_keys_arg) task.tie_keys = tie_keys.emplace(*tie_keys_arg, "tie_keys").expect_size(n_).data();
     task.block_table = vector_blocks.get();
-    if (std::isnan(max_distance)) throw nb::value_error("max_distance must not be NaN");
-    task.max_distance = max_distance;
-    task.threads = at_least_one(threads, "threads");
-    counts.expect_size(task.n_queries);
-    distances.expect_size(rows.size());
-    task.width = task.n_queries == 0 ? 0 : rows.size() / task.n_queries;
-    if (task.width * task.n_queries != rows.size() || (task.width < task.k && task.n_queries != 0)) {
-      rows.fail("has too few slots for a query");
-    }
-    task.rows = rows.data();
-    task.distances = distances.data();
-    task.counts = counts.data();
+    arguments.give(n_, dim_, task);
     CodeSearchResult result;
     {
       const nb::gil_scoped_release released;

@@ -21,14 +21,6 @@
 
 namespace iqdb {
 
-inline std::size_t at_least_one(std::int64_t value, const char* name) {
-  if (value < 1) {
-    throw nanobind::value_error(
-        (std::string(name) + " must be at least 1, found " + std::to_string(value)).c_str());
-  }
-  return static_cast<std::size_t>(value);
-}
-
 inline Metric coded_metric(int number) {
   if (number < 0 || number > static_cast<int>(Metric::kManhattan)) {
     throw nanobind::value_error(("metric has no codes: " + std::to_string(number)).c_str());

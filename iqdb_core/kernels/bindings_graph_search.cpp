@@ -21,6 +21,7 @@
 #include "buffers.hpp"
 #include "dispatch.hpp"
 #include "graph_search.hpp"
+#include "search_arguments.hpp"
 #include "single_query.hpp"
 
 namespace nb = nanobind;
@@ -74,39 +75,23 @@ class StoredGraph {
                                       const BlocksArg& vector_blocks_arg, double max_distance,
                                       bool filtered) const {
     const Buffer<const float> vectors(vectors_arg, "vectors");
-    const Buffer<const float> queries(queries_arg, "queries");
-    const Buffer<std::int64_t> rows(rows_arg, "out_rows");
-    const Buffer<double> distances(distances_arg, "out_distances");
-    const Buffer<std::int64_t> counts(counts_arg, "out_counts");
+    const SearchArguments arguments(queries_arg, rows_arg, distances_arg, counts_arg, mask_arg, threads,
+                                    max_distance);
     const Buffer<std::int64_t> visited(visited_arg, "out_visited");
-    std::optional<Buffer<const std::uint8_t>> mask;
     const Blocks vector_blocks(vector_blocks_arg, vectors.data(), vectors.size() * sizeof(float));
     const std::size_t n = graph_.codes.n;
     if (vectors.rows(dim_) != n) vectors.fail("must have a row for every code");
 
     GraphSearch task = prepared(vectors.data());
     task.vector_blocks = vector_blocks.get();
-    task.queries = queries.data();
-    task.n_queries = queries.rows(dim_);
     task.k = std::min(at_least_one(k, "k"), n);
     task.breadth = std::max(at_least_one(breadth, "breadth"), task.k);
     task.scored = std::max(at_least_one(scored, "scored"), task.k);
-    if (mask_arg) task.mask = mask.emplace(*mask_arg, "mask").expect_at_least(n / 8 + (n % 8 != 0)).data();
+    arguments.give(n, dim_, task);
     if (filtered && task.mask == nullptr) throw nb::value_error("a filtered walk needs a mask");
     task.filtered = filtered;
-    if (std::isnan(max_distance)) throw nb::value_error("max_distance must not be NaN");
-    task.max_distance = max_distance;
-    task.threads = at_least_one(threads, "threads");
-    counts.expect_size(task.n_queries);
     visited.expect_size(2 * task.n_queries);
-    distances.expect_size(rows.size());
-    task.width = task.n_queries == 0 ? 0 : rows.size() / task.n_queries;
-    if (task.width * task.n_queries != rows.size() || task.width < task.k)
-      rows.fail("has too few slots for a query");
-    task.out_rows = rows.data();
-    task.out_distances = distances.data();
-    task.out_counts = counts.data();
-    task.out_visited = visited.data();
+    task.visited = visited.data();
     Damage damage;
     {
       const nb::gil_scoped_release released;
@@ -191,10 +176,10 @@ class SingleSearch {
     std::vector<double> distances(task.k);
     std::int64_t count = 0;
     std::int64_t visited[2] = {};
-    task.out_rows = rows.data();
-    task.out_distances = distances.data();
-    task.out_counts = &count;
-    task.out_visited = visited;
+    task.rows = rows.data();
+    task.distances = distances.data();
+    task.counts = &count;
+    task.visited = visited;
     {
       const nb::gil_scoped_release released;
       if (kernels().first_non_finite(task.queries, task.dim) != task.dim) count = -1;

@@ -116,9 +116,74 @@ void encode_product(BufferArg books_arg, BufferArg points_arg, std::int64_t part
   encode_products(kernels(), task, books.data(), codes.data(), workers);
 }
 
+void expect_below(const Buffer<const std::uint32_t>& numbers, std::size_t count) {
+  for (const std::uint32_t number : numbers) {
+    if (number >= count) numbers.fail("must name centroids");
+  }
+}
+
+void residuals(BufferArg rows_arg, BufferArg centroids_arg, BufferArg assigned_arg, double factor,
+               BufferArg out_arg, std::int64_t threads) {
+  const Buffer<const float> rows(rows_arg, "rows");
+  const Buffer<const float> centroids(centroids_arg, "centroids");
+  const Buffer<const std::uint32_t> assigned(assigned_arg, "assigned");
+  const Buffer<float> out(out_arg, "out");
+  const std::size_t dim = dim_of(centroids);
+  const std::size_t n = rows.rows(dim);
+  assigned.expect_size(n);
+  out.expect_size(n * dim);
+  expect_below(assigned, centroids.shape(0));
+  const std::size_t workers = at_least_one(threads, "threads");
+  const nb::gil_scoped_release released;
+  product_residuals({rows.data(), n, dim, centroids.data(), assigned.data()}, factor, out.data(), workers);
+}
+
+void terms(BufferArg books_arg, BufferArg centroids_arg, BufferArg assigned_arg, BufferArg codes_arg,
+           std::int64_t parts, BufferArg out_arg, std::int64_t threads) {
+  const Buffer<const float> books(books_arg, "books");
+  const Buffer<const float> centroids(centroids_arg, "centroids");
+  const Buffer<const std::uint32_t> assigned(assigned_arg, "assigned");
+  const Buffer<const std::uint8_t> codes(codes_arg, "codes");
+  const Buffer<float> out(out_arg, "out");
+  const std::size_t dim = dim_of(centroids);
+  const std::size_t count = at_least_one(parts, "parts");
+  if (dim % count != 0) throw nb::value_error("parts must divide the components");
+  const std::size_t words = books.rows(dim / count) / count;
+  if (words == 0 || words > kMaxWords || words * count != books.rows(dim / count)) {
+    books.fail("must have 1 to 256 words for every part");
+  }
+  const std::size_t n = codes.rows(count);
+  assigned.expect_size(n);
+  out.expect_size(n);
+  expect_below(assigned, centroids.shape(0));
+  for (const std::uint8_t code : codes) {
+    if (code >= words) codes.fail("must name words");
+  }
+  const std::size_t workers = at_least_one(threads, "threads");
+  const nb::gil_scoped_release released;
+  product_terms({.codes = codes.data(),
+                 .n = n,
+                 .dim = dim,
+                 .parts = count,
+                 .words = words,
+                 .books = books.data(),
+                 .centroids = centroids.data(),
+                 .assigned = assigned.data()},
+                out.data(), workers);
+}
+
 }  // namespace
 
 void bind_ivf(nb::module_& m) {
+  m.def(
+      "product_residuals", &residuals, "rows"_a, "centroids"_a, "assigned"_a, "factor"_a, "out"_a,
+      "threads"_a = 1,
+      "out[n][dim] = (row - its centroid) * factor, in float64 until it is stored. `assigned` is uint32[n].");
+  m.def("product_terms", &terms, "books"_a, "centroids"_a, "assigned"_a, "codes"_a, "parts"_a, "out"_a,
+        "threads"_a = 1,
+        "out[n] = the square of the length of what each row is coded as: its centroid and the words that "
+        "codes[n][parts] name, summed in float64 in the order of the components; at most the greatest "
+        "float32.");
   m.def("train_clusters", &train, "model"_a, "codes"_a, "metric"_a, "iterations"_a, "seed"_a,
         "out_centroids"_a, "threads"_a = 1,
         R"(Train centroids by k-means over codes.

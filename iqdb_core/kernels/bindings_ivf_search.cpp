@@ -22,6 +22,7 @@
 #include "ivf_product.hpp"
 #include "ivf_search.hpp"
 #include "ivf_train.hpp"
+#include "search_arguments.hpp"
 #include "single_query.hpp"
 
 namespace nb = nanobind;
@@ -91,37 +92,21 @@ class StoredLists {
                                       std::int64_t threads, const BlocksArg& vector_blocks_arg,
                                       double max_distance) const {
     const Buffer<const float> vectors(vectors_arg, "vectors");
-    const Buffer<const float> queries(queries_arg, "queries");
-    const Buffer<std::int64_t> rows(rows_arg, "out_rows");
-    const Buffer<double> distances(distances_arg, "out_distances");
-    const Buffer<std::int64_t> counts(counts_arg, "out_counts");
+    const SearchArguments arguments(queries_arg, rows_arg, distances_arg, counts_arg, mask_arg, threads,
+                                    max_distance);
     const Buffer<std::int64_t> visited(visited_arg, "out_visited");
-    std::optional<Buffer<const std::uint8_t>> mask;
     const Blocks vector_blocks(vector_blocks_arg, vectors.data(), vectors.size() * sizeof(float));
     const std::size_t n = lists_.n;
     if (vectors.rows(lists_.dim) != n) vectors.fail("must have a row for every place in the lists");
 
     ListSearch task = prepared(vectors.data(), vector_blocks.get());
-    task.queries = queries.data();
-    task.n_queries = queries.rows(lists_.dim);
     task.k = std::min(at_least_one(k, "k"), std::max<std::size_t>(n, 1));
     task.n_probes = at_least_one(n_probes, "n_probes");
     task.enough = at_least_one(enough, "enough");
     task.scored = std::max(std::min(at_least_one(scored, "scored"), n), task.k);
-    if (mask_arg) task.mask = mask.emplace(*mask_arg, "mask").expect_at_least(n / 8 + (n % 8 != 0)).data();
-    if (std::isnan(max_distance)) throw nb::value_error("max_distance must not be NaN");
-    task.max_distance = max_distance;
-    task.threads = at_least_one(threads, "threads");
-    counts.expect_size(task.n_queries);
+    arguments.give(n, lists_.dim, task);
     visited.expect_size(3 * task.n_queries);
-    distances.expect_size(rows.size());
-    task.width = task.n_queries == 0 ? 0 : rows.size() / task.n_queries;
-    if (task.width * task.n_queries != rows.size() || task.width < task.k)
-      rows.fail("has too few slots for a query");
-    task.out_rows = rows.data();
-    task.out_distances = distances.data();
-    task.out_counts = counts.data();
-    task.out_visited = visited.data();
+    task.visited = visited.data();
     ListDamage damage;
     {
       const nb::gil_scoped_release released;
@@ -279,10 +264,10 @@ class SingleListSearch {
     std::vector<double> distances(task.k);
     std::int64_t count = 0;
     std::int64_t visited[3] = {};
-    task.out_rows = rows.data();
-    task.out_distances = distances.data();
-    task.out_counts = &count;
-    task.out_visited = visited;
+    task.rows = rows.data();
+    task.distances = distances.data();
+    task.counts = &count;
+    task.visited = visited;
     {
       const nb::gil_scoped_release released;
       if (kernels().first_non_finite(task.queries, task.lists->dim) != task.lists->dim) count = -1;

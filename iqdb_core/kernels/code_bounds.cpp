@@ -30,26 +30,8 @@ double mean_norm(const CodeModel& model) {
   return std::sqrt(sum);
 }
 
-void code_residuals(const std::array<const double*, 4>& values,
-                    const std::array<const std::uint8_t*, 4>& codes, std::size_t dim,
-                    std::array<double, 4>* residuals) {
-  std::array<double, 4> sum{};
-  for (std::size_t j = 0; j < dim; ++j) {
-    for (std::size_t i = 0; i < sum.size(); ++i) {
-      const double off = values[i][j] - (static_cast<int>(codes[i][j]) - kCodeCentre);
-      sum[i] += off * off;
-    }
-  }
-  *residuals = sum;
-}
-
 void code_bounds_of_row(const CodeModel& model, double mean_norm, double length, double residual,
-                        const std::uint8_t* code, std::size_t dim, float* p, float* r) {
-  std::int64_t squares = 0;  // exact, so in any order
-  for (std::size_t j = 0; j < dim; ++j) {
-    const int centred = int{code[j]} - kCodeCentre;
-    squares += centred * centred;
-  }
+                        std::int64_t squares, float* p, float* r) {
   const double slack = kSlack * model.scale * (length + mean_norm);
   *r = round_up(std::sqrt(residual) * (1.0 + kSlack) + slack);
   const double exact = static_cast<double>(squares) - double{*r} * double{*r};

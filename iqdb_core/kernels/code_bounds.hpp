@@ -34,7 +34,6 @@
 // as much, p was shrunk. What overflows, or is NaN, drops nothing.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -86,15 +85,10 @@ class CodeBounds {
   double least_u_;
 };
 
-// For four rows, how far the coded components before they were rounded, (x - m) s, are from the codes: the
-// sums of squares, each added up in the order of the components.
-void code_residuals(const std::array<const double*, 4>& values,
-                    const std::array<const std::uint8_t*, 4>& codes, std::size_t dim,
-                    std::array<double, 4>* residuals);
-
-// p and r of a row, from its residual and its code. `length` is |x|.
+// p and r of a row, from the sums of squares of what rounding took away and of its code less kCodeCentre.
+// `length` is |x|.
 void code_bounds_of_row(const CodeModel& model, double mean_norm, double length, double residual,
-                        const std::uint8_t* code, std::size_t dim, float* p, float* r);
+                        std::int64_t squares, float* p, float* r);
 
 double mean_norm(const CodeModel& model);
 

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "code_bounds.hpp"
+#include "dispatch.hpp"
 #include "ranges.hpp"
 
 namespace iqdb {
@@ -34,32 +35,6 @@ double within(double low, double value, double high) {
   return std::min(std::max(low, value), high);
 }
 
-// Rows that are encoded side by side. What is stored of a sum of squares depends on the order in which it is
-// added up, so one sum is a chain in which each step waits for the one before: several chains fill the wait.
-constexpr std::size_t kAbreast = 4;
-
-template <class Item>
-void lengths2(const std::array<const Item*, kAbreast>& rows, std::size_t dim,
-              std::array<double, kAbreast>* sums) {
-  std::array<double, kAbreast> sum{};
-  for (std::size_t j = 0; j < dim; ++j)
-    for (std::size_t i = 0; i < kAbreast; ++i) sum[i] += double{rows[i][j]} * double{rows[i][j]};
-  *sums = sum;
-}
-
-// The components of a row times `factor`, and their codes before and after rounding.
-void code_row(const CodeModel& model, const float* __restrict row, double factor, std::size_t dim,
-              double* __restrict x, double* __restrict values, std::uint8_t* __restrict code) {
-  const float* __restrict const mean = model.mean.data();
-  const double scale = model.scale;
-  for (std::size_t j = 0; j < dim; ++j) {
-    x[j] = row[j] * factor;
-    values[j] = (x[j] - double{mean[j]}) * scale;
-    const double nearest = rounded(within(-kCodeReach, values[j], kCodeReach));
-    code[j] = static_cast<std::uint8_t>(static_cast<int>(nearest) + kCodeCentre);
-  }
-}
-
 // The upper four bits of a code's components; returns the sum of squares of what they stand for.
 std::int32_t coarse_digits(const std::uint8_t* __restrict code, std::size_t stride,
                            std::uint8_t* __restrict digits) {
@@ -77,13 +52,6 @@ void pack_digits(const std::uint8_t* __restrict digits, std::size_t width, std::
     for (std::size_t b = 0; b < kCoarseGroup / 2; ++b)
       out[i + b] = static_cast<std::uint8_t>(digits[2 * i + b] | (digits[2 * i + b + kCoarseGroup / 2] << 4));
   }
-}
-
-// The sum of squares of a code.
-std::int32_t code_length(const std::uint8_t* code, std::size_t stride) {
-  std::int32_t length = 0;
-  for (std::size_t j = 0; j < stride; ++j) length += std::int32_t{code[j]} * code[j];
-  return length;
 }
 
 // The components that are dim, as float64.
@@ -151,38 +119,41 @@ void encode_rows(const CodeModel& model, const float* rows, std::size_t n, std::
                  std::size_t threads) {
   const std::size_t stride = code_stride(dim);
   const double mean_length = mean_norm(model);
+  const std::vector<double> mean(model.mean.begin(), model.mean.end());
+  const Kernels& kernel = kernels();
   for_ranges(n, threads, 1024, [&](std::size_t begin, std::size_t end) {
-    std::vector<double> x(kAbreast * dim), values(kAbreast * dim);
-    std::array<const float*, kAbreast> row{};
-    std::array<const double*, kAbreast> xs{}, vs{};
-    std::array<const std::uint8_t*, kAbreast> code{};
-    std::array<double, kAbreast> squares{}, coded_squares{}, residuals{};
-    for (std::size_t start = begin; start < end; start += kAbreast) {
-      const std::size_t count = std::min(kAbreast, end - start);
-      for (std::size_t i = 0; i < kAbreast; ++i) {
+    std::array<const float*, kEncodedRows> row{};
+    std::array<std::uint8_t*, kEncodedRows> code{};
+    std::array<double, kEncodedRows> squares{}, factors{}, coded_squares{}, residuals{};
+    std::array<std::int32_t, kEncodedRows> code_lengths{}, centred{};
+    for (std::size_t start = begin; start < end; start += kEncodedRows) {
+      const std::size_t count = std::min(kEncodedRows, end - start);
+      for (std::size_t i = 0; i < kEncodedRows; ++i) {
         // Behind the last row stands the last row again.
         row[i] = rows + (start + std::min(i, count - 1)) * dim;
         code[i] = codes + (start + std::min(i, count - 1)) * stride;
-        xs[i] = x.data() + i * dim;
-        vs[i] = values.data() + i * dim;
       }
-      if (model.unit_length || norms != nullptr) lengths2(row, dim, &squares);
-      for (std::size_t i = 0; i < kAbreast; ++i) {
-        double factor = 1.0;
-        if (model.unit_length) factor = squares[i] > 0.0 ? 1.0 / std::sqrt(squares[i]) : 0.0;
-        std::uint8_t* const out = codes + static_cast<std::size_t>(code[i] - codes);
-        code_row(model, row[i], factor, dim, x.data() + i * dim, values.data() + i * dim, out);
-        std::fill(out + dim, out + stride, static_cast<std::uint8_t>(kCodeCentre));
+      if (model.unit_length || norms != nullptr) kernel.row_squares(row.data(), dim, squares.data());
+      for (std::size_t i = 0; i < kEncodedRows; ++i) {
+        factors[i] = 1.0;
+        if (model.unit_length) factors[i] = squares[i] > 0.0 ? 1.0 / std::sqrt(squares[i]) : 0.0;
       }
-      if (bounds != nullptr) {
-        lengths2(xs, dim, &coded_squares);
-        code_residuals(vs, code, dim, &residuals);
-      }
+      kernel.encode({.rows = row.data(),
+                     .dim = dim,
+                     .stride = stride,
+                     .factors = factors.data(),
+                     .mean = mean.data(),
+                     .scale = model.scale,
+                     .codes = code.data(),
+                     .squares = coded_squares.data(),
+                     .residuals = residuals.data(),
+                     .lengths = code_lengths.data(),
+                     .centred = centred.data()});
       for (std::size_t i = 0; i < count; ++i) {
         const std::size_t at = start + i;
-        lengths[at] = code_length(code[i], stride);
+        lengths[at] = code_lengths[i];
         if (bounds != nullptr)
-          code_bounds_of_row(model, mean_length, std::sqrt(coded_squares[i]), residuals[i], code[i], dim,
+          code_bounds_of_row(model, mean_length, std::sqrt(coded_squares[i]), residuals[i], centred[i],
                              bounds + at, bounds + n + at);
         if (norms != nullptr) norms[at] = static_cast<float>(std::sqrt(squares[i]) / model.norm_unit);
       }

@@ -91,9 +91,9 @@ class Search {
       const auto number = static_cast<std::int64_t>(row);
       hits.push_back({distance, number, number});
     }
-    task_.out_counts[i] = static_cast<std::int64_t>(write_smallest(
-        hits, task_.k, task_.width, task_.out_rows + i * task_.width, task_.out_distances + i * task_.width));
-    task_.out_visited[2 * i + 1] = scratch.stuck ? 0 : static_cast<std::int64_t>(chosen.size());
+    task_.counts[i] = static_cast<std::int64_t>(write_smallest(
+        hits, task_.k, task_.width, task_.rows + i * task_.width, task_.distances + i * task_.width));
+    task_.visited[2 * i + 1] = scratch.stuck ? 0 : static_cast<std::int64_t>(chosen.size());
     return true;
   }
 
@@ -118,10 +118,9 @@ class Search {
   // Nothing was found for the query: the caller has to scan.
   bool give_up(std::size_t i, Scratch& scratch) {
     scratch.hits.clear();
-    task_.out_counts[i] = static_cast<std::int64_t>(write_smallest(scratch.hits, task_.k, task_.width,
-                                                                   task_.out_rows + i * task_.width,
-                                                                   task_.out_distances + i * task_.width));
-    task_.out_visited[2 * i] = task_.out_visited[2 * i + 1] = 0;
+    task_.counts[i] = static_cast<std::int64_t>(write_smallest(
+        scratch.hits, task_.k, task_.width, task_.rows + i * task_.width, task_.distances + i * task_.width));
+    task_.visited[2 * i] = task_.visited[2 * i + 1] = 0;
     return true;
   }
 
@@ -130,7 +129,7 @@ class Search {
     Walker& walker = scratch.walker;
     const std::size_t n = task_.graph.codes.n;
     if (!walker.walk(kernels_, task_.graph, task_.blocks, coded, task_.breadth)) return report(walker);
-    task_.out_visited[2 * i] = static_cast<std::int64_t>(walker.scored());
+    task_.visited[2 * i] = static_cast<std::int64_t>(walker.scored());
     // A pool full of equal keys may be a group of equal vectors that the walk could not leave: the caller is
     // told that nothing was found.
     scratch.stuck = walker.size() > 1 && walker.size() == std::min(task_.breadth, n) &&
@@ -147,7 +146,7 @@ class Search {
     for (std::size_t j = 0; j < std::min(walker.size(), task_.scored); ++j) {
       scratch.chosen.push_back({walker.key(j), walker.node(j)});
     }
-    task_.out_visited[2 * i] = static_cast<std::int64_t>(walker.scored());
+    task_.visited[2 * i] = static_cast<std::int64_t>(walker.scored());
     scratch.stuck =
         walker.size() > 1 && walker.size() == task_.breadth && walker.key(0) == walker.key(walker.size() - 1);
     return true;

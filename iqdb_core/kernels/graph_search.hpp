@@ -28,12 +28,12 @@ struct GraphSearch {
   bool filtered;             // whether the walk keeps only nodes that pass the mask
   double max_distance;
   std::size_t threads;
-  std::size_t width;          // slots of a query in the outputs, at least k
-  std::int64_t* out_rows;     // [n_queries][width]
-  double* out_distances;      // [n_queries][width]
-  std::int64_t* out_counts;   // [n_queries]
-  std::int64_t* out_visited;  // [n_queries][2] codes compared, then vectors compared: 0 when the walk got
-                              // stuck or no code of the query says how far rows are
+  std::size_t width;      // slots of a query in the outputs, at least k
+  std::int64_t* rows;     // [n_queries][width]
+  double* distances;      // [n_queries][width]
+  std::int64_t* counts;   // [n_queries]
+  std::int64_t* visited;  // [n_queries][2] codes compared, then vectors compared: 0 when the walk got
+                          // stuck or no code of the query says how far rows are
 };
 
 // What was damaged, if anything: 0 nothing, 1 codes, 2 links, 3 vectors, 4 coarse codes; and the block.

@@ -20,7 +20,7 @@ class PartWords {
       : absolute_(absolute), dim_(dim), words_(dim * kMaxWords), terms_(kMaxWords) {}
 
   void set(const float* book, std::size_t count) {
-    lanes_ = (count + kWordLanes - 1) / kWordLanes * kWordLanes;
+    lanes_ = count <= kHalfWords ? kHalfWords : (count + kWordLanes - 1) / kWordLanes * kWordLanes;
     std::fill(terms_.begin(), terms_.end(), std::numeric_limits<float>::infinity());
     for (std::size_t word = 0; word < count; ++word) {
       float term = 0.0f;
@@ -118,6 +118,51 @@ void encode_products(const Kernels& kernels, const ProductPoints& points, const 
         const std::vector<float> items = part_of(points, part, first, last);
         parts[part].nearest(kernels, items.data(), last - first, best.data(), nullptr);
         for (std::size_t i = first; i < last; ++i) codes[i * points.parts + part] = best[i - first];
+      }
+    }
+  });
+}
+
+void product_residuals(const ProductRows& rows, double factor, float* out, std::size_t threads) {
+  for_ranges(rows.n, threads, 1024, [&](std::size_t begin, std::size_t end) {
+    for (std::size_t row = begin; row < end; ++row) {
+      const float* const x = rows.rows + row * rows.dim;
+      const float* const centroid = rows.centroids + rows.assigned[row] * rows.dim;
+      float* const to = out + row * rows.dim;
+      for (std::size_t j = 0; j < rows.dim; ++j)
+        to[j] = static_cast<float>((double{x[j]} - double{centroid[j]}) * factor);
+    }
+  });
+}
+
+void product_terms(const ProductCoded& coded, float* terms, std::size_t threads) {
+  // A sum in the order of the components is a chain, so that some rows are summed side by side.
+  constexpr std::size_t kAbreast = 4;
+  const std::size_t part_dim = coded.dim / coded.parts;
+  for_ranges(coded.n, threads, 1024, [&](std::size_t begin, std::size_t end) {
+    for (std::size_t start = begin; start < end; start += kAbreast) {
+      const std::size_t count = std::min(kAbreast, end - start);
+      double sums[kAbreast] = {};
+      const float* centroid[kAbreast];
+      const std::uint8_t* code[kAbreast];
+      for (std::size_t i = 0; i < kAbreast; ++i) {
+        const std::size_t row = start + std::min(i, count - 1);
+        centroid[i] = coded.centroids + coded.assigned[row] * coded.dim;
+        code[i] = coded.codes + row * coded.parts;
+      }
+      for (std::size_t part = 0; part < coded.parts; ++part) {
+        const float* const book = coded.books + part * coded.words * part_dim;
+        for (std::size_t j = 0; j < part_dim; ++j) {
+          for (std::size_t i = 0; i < kAbreast; ++i) {
+            const double x =
+                double{book[code[i][part] * part_dim + j]} + double{centroid[i][part * part_dim + j]};
+            sums[i] += x * x;
+          }
+        }
+      }
+      for (std::size_t i = 0; i < count; ++i) {
+        constexpr double kMost = std::numeric_limits<float>::max();
+        terms[start + i] = static_cast<float>(kMost < sums[i] ? kMost : sums[i]);
       }
     }
   });

@@ -141,8 +141,8 @@ class Search {
       }
     }
     if (!score(i, query, scratch)) return false;
-    task_.out_visited[3 * i] = static_cast<std::int64_t>(compared);
-    task_.out_visited[3 * i + 2] = static_cast<std::int64_t>(probed);
+    task_.visited[3 * i] = static_cast<std::int64_t>(compared);
+    task_.visited[3 * i + 2] = static_cast<std::int64_t>(probed);
     return true;
   }
 
@@ -311,9 +311,9 @@ class Search {
       if (distance <= task_.max_distance) best.offer({distance, row, row});
     }
     std::vector<Hit> hits = best.hits();
-    task_.out_counts[i] = static_cast<std::int64_t>(write_smallest(
-        hits, task_.k, task_.width, task_.out_rows + i * task_.width, task_.out_distances + i * task_.width));
-    task_.out_visited[3 * i + 1] = static_cast<std::int64_t>(scratch.rows.size());
+    task_.counts[i] = static_cast<std::int64_t>(write_smallest(
+        hits, task_.k, task_.width, task_.rows + i * task_.width, task_.distances + i * task_.width));
+    task_.visited[3 * i + 1] = static_cast<std::int64_t>(scratch.rows.size());
     return true;
   }
 

@@ -72,11 +72,11 @@ struct ListSearch {
   const std::uint8_t* mask;  // bits; null for every row
   double max_distance;
   std::size_t threads;
-  std::size_t width;          // slots of a query in the outputs, at least k
-  std::int64_t* out_rows;     // [n_queries][width]
-  double* out_distances;      // [n_queries][width]
-  std::int64_t* out_counts;   // [n_queries]
-  std::int64_t* out_visited;  // [n_queries][3] codes compared, vectors compared, lists probed
+  std::size_t width;      // slots of a query in the outputs, at least k
+  std::int64_t* rows;     // [n_queries][width]
+  double* distances;      // [n_queries][width]
+  std::int64_t* counts;   // [n_queries]
+  std::int64_t* visited;  // [n_queries][3] codes compared, vectors compared, lists probed
 };
 
 struct ListDamage {

@@ -42,13 +42,14 @@ struct ListScanTask {
 // the same floats.
 inline constexpr std::size_t kMaxWords = 256;
 inline constexpr std::size_t kWordLanes = 64;
+inline constexpr std::size_t kHalfWords = 16;
 
 struct WordTask {
   const float* points;  // [n][dim]
   std::size_t n;
   std::size_t dim;
   const float* words;  // [dim][kMaxWords]
-  std::size_t lanes;   // a multiple of kWordLanes: words beyond are not looked at
+  std::size_t lanes;   // a multiple of kWordLanes, or kHalfWords: words beyond are not looked at
   const float* terms;  // [lanes] |word|^2 (0 for absolute differences); infinity where there is no word
   std::uint8_t* best;  // [n]
   float* keys;         // [n] distance to the best, squared differences less |point|^2; or null
@@ -60,7 +61,7 @@ struct WordTableTask {
   std::size_t parts;
   std::size_t part_dim;
   const float* words;  // [parts][part_dim][kMaxWords]
-  std::size_t lanes;   // as in WordTask
+  std::size_t lanes;   // a multiple of kWordLanes
   float* values;       // [parts][kMaxWords]
   float* lows;         // [parts] the least value
   float* highs;        // [parts] the greatest
@@ -79,7 +80,6 @@ struct WordStepsTask {
 // Sums over half-byte codes (Andre et al., PVLDB 9(4), 2015): blocks of 32 rows, in each for two parts after
 // another 32 bytes, the first part's codes in the lower halves and the second's in the upper ones.
 inline constexpr std::size_t kHalfRows = 32;
-inline constexpr std::size_t kHalfWords = 16;
 
 struct HalfTask {
   const std::uint8_t* codes;  // [n_blocks][pairs][kHalfRows]

@@ -51,6 +51,48 @@ void nearest(const WordTask& task) {
   }
 }
 
+// The same for at most kHalfWords words, with a point in each lane: nothing is left to compare across lanes.
+template <bool kAbsolute>
+void nearest_of_few(const WordTask& task) {
+  constexpr std::size_t kGroup = 8;
+  static_assert(kHalfWords % kGroup == 0);
+  for (std::size_t start = 0; start < task.n; start += kFloats) {
+    const std::size_t count = task.n - start < kFloats ? task.n - start : kFloats;
+    const float* point[kFloats];
+    for (std::size_t lane = 0; lane < kFloats; ++lane)
+      point[lane] = task.points + (start + (lane < count ? lane : count - 1)) * task.dim;
+    Floats least = broadcast(__builtin_inff());
+    Ints where = {};
+    for (std::size_t word = 0; word < kHalfWords; word += kGroup) {
+      Floats keys[kGroup];
+#pragma GCC unroll 8
+      for (std::size_t w = 0; w < kGroup; ++w) keys[w] = broadcast(task.terms[word + w]);
+      for (std::size_t i = 0; i < task.dim; ++i) {
+        Floats x;
+        for (std::size_t lane = 0; lane < kFloats; ++lane) x[lane] = point[lane][i];
+        if (!kAbsolute) x *= -2.0f;
+        const float* const words = task.words + i * kMaxWords + word;
+#pragma GCC unroll 8
+        for (std::size_t w = 0; w < kGroup; ++w) {
+          const Floats item = broadcast(words[w]);
+          keys[w] += kAbsolute ? absolute(x - item) : x * item;
+        }
+      }
+#pragma GCC unroll 8
+      for (std::size_t w = 0; w < kGroup; ++w) {
+        const Ints smaller = keys[w] < least;
+        const Ints number = Ints{} + static_cast<std::int32_t>(word + w);
+        least = from_bits((bits(keys[w]) & smaller) | (bits(least) & ~smaller));
+        where = (number & smaller) | (where & ~smaller);
+      }
+    }
+    for (std::size_t lane = 0; lane < count; ++lane) {
+      task.best[start + lane] = static_cast<std::uint8_t>(where[lane]);
+      if (task.keys != nullptr) task.keys[start + lane] = least[lane];
+    }
+  }
+}
+
 template <bool kAbsolute>
 void values(const WordTableTask& task) {
   for (std::size_t part = 0; part < task.parts; ++part) {
@@ -105,6 +147,7 @@ void word_steps(const WordStepsTask& task) {
 }
 
 void nearest_words(bool absolute, const WordTask& task) {
+  if (task.lanes == kHalfWords) return absolute ? nearest_of_few<true>(task) : nearest_of_few<false>(task);
   return absolute ? nearest<true>(task) : nearest<false>(task);
 }
 

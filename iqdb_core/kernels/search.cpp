@@ -35,6 +35,13 @@ constexpr std::size_t kSweepBytes = 8 * 1024 * 1024;
 constexpr std::size_t kMaxSweepQueries = 4096;
 // Products that are worth a thread: it costs some 20 microseconds to start.
 constexpr std::size_t kProductsPerThread = 1 << 21;
+// Where few rows are within the distance that was asked for, the first components show that for most: a
+// euclidean distance over them, summed in the same lanes, is never above that over all.
+constexpr std::size_t kFirstComponents = 16;
+constexpr std::size_t kFirstComponentsFrom = 4 * kFirstComponents;
+// A row scored by all its components costs about as much as so many dropped by the first ones, and more.
+constexpr std::size_t kDroppedPerScored = 64;
+constexpr std::size_t kScoredInAnyCase = 4096;
 
 struct Panel {
   std::size_t first;    // query of the sweep
@@ -47,20 +54,22 @@ struct Panel {
 // What all threads share while they look for the nearest rows of queries first..first+count.
 class Sweep {
  public:
+  // Passes look at the first `width` components of rows.
   Sweep(const SearchTask& task, Candidates& candidates, std::size_t first, std::size_t count,
-        std::size_t block_rows)
+        std::size_t width, std::size_t block_rows)
       : task(task),
         kernels(iqdb::kernels()),
         candidates(candidates),
         first(first),
         count(count),
+        width(width),
         block_rows(block_rows),
         batch(count >= kPanelQueries),
         norm2(count),
         shared(count, task.max_distance) {
     const bool centred = batch && task.metric == Metric::kEuclidean;
     if (centred) find_centre();
-    bounds.emplace(task.metric, task.dim, batch, centre);
+    bounds.emplace(task.metric, width, batch, centre);
     queries.reserve(count);
     if (batch) lay_out_panels();
     for (std::size_t i = 0; i < count; ++i) {
@@ -77,6 +86,7 @@ class Sweep {
   Candidates& candidates;
   const std::size_t first;
   const std::size_t count;
+  const std::size_t width;
   const std::size_t block_rows;
   const bool batch;
   std::vector<double> norm2;
@@ -88,18 +98,19 @@ class Sweep {
   std::vector<float> packed;
   std::size_t lanes = 0;
   std::atomic<std::int64_t> damaged{-1};
+  std::atomic<bool> given_up{false};  // too many rows are within the distance: all components are needed
 
  private:
   void find_centre() {
-    std::vector<double> sum(task.dim);
+    std::vector<double> sum(width);
     std::size_t tame = 0;
     for (std::size_t i = 0; i < count; ++i) {
-      if (!(kernels.norm2(query(i), task.dim) <= 1e29)) continue;
+      if (!(kernels.norm2(query(i), width) <= 1e29)) continue;
       ++tame;
-      for (std::size_t j = 0; j < task.dim; ++j) sum[j] += query(i)[j];
+      for (std::size_t j = 0; j < width; ++j) sum[j] += query(i)[j];
     }
-    centre.resize(task.dim);
-    for (std::size_t j = 0; j < task.dim && tame > 0; ++j) {
+    centre.resize(width);
+    for (std::size_t j = 0; j < width && tame > 0; ++j) {
       centre[j] = static_cast<float>(sum[j] / static_cast<double>(tame));
     }
   }
@@ -113,28 +124,27 @@ class Sweep {
       panels.push_back({i, std::min(count - i, vectors * floats), vectors, lanes, size});
       i += vectors * floats;
       lanes += vectors * floats;
-      size += vectors * floats * task.dim;
+      size += vectors * floats * width;
     }
     packed.resize(size);
   }
 
   void pack() {
-    std::vector<float> moved(centre.empty() ? 0
-                                            : kernels.max_panel_vectors * kernels.vector_floats * task.dim);
+    std::vector<float> moved(centre.empty() ? 0 : kernels.max_panel_vectors * kernels.vector_floats * width);
     std::vector<const float*> pointers;
     for (const Panel& panel : panels) {
       pointers.clear();
       for (std::size_t i = 0; i < panel.count; ++i) {
         const float* q = query(panel.first + i);
         if (!centre.empty()) {
-          float* to = moved.data() + i * task.dim;
-          for (std::size_t j = 0; j < task.dim; ++j) to[j] = q[j] - centre[j];
+          float* to = moved.data() + i * width;
+          for (std::size_t j = 0; j < width; ++j) to[j] = q[j] - centre[j];
           q = to;
         }
         pointers.push_back(q);
         queries.push_back(bounds->query(q));
       }
-      kernels.pack(pointers.data(), pointers.size(), task.dim, panel.vectors, packed.data() + panel.packed);
+      kernels.pack(pointers.data(), pointers.size(), width, panel.vectors, packed.data() + panel.packed);
     }
   }
 };
@@ -164,13 +174,14 @@ class Worker {
   void run() {
     Candidates::Range range;
     while (sweep_.damaged.load(std::memory_order_relaxed) < 0 && sweep_.candidates.next(&range)) {
-      while (range.first < range.last) {
+      while (range.first < range.last && !sweep_.given_up.load(std::memory_order_relaxed)) {
         n_rows_ = sweep_.candidates.take(&range, sweep_.block_rows, rows_.data());
         if (n_rows_ == 0) break;
         if (!verify()) return;
         for (std::size_t i = 0; i < n_rows_; ++i) pointers_[i] = task_.vectors + rows_[i] * task_.dim;
         for (std::size_t i = 0; i < kMaxTileRows; ++i) pointers_[n_rows_ + i] = pointers_[n_rows_ - 1];
         if (sweep_.batch) {
+          met_ += n_rows_ * sweep_.count;
           meet_panels();
         } else {
           for (std::size_t i = 0; i < sweep_.count; ++i) meet_query(i);
@@ -230,9 +241,9 @@ class Worker {
     const Bounds& bounds = *sweep_.bounds;
     if (bounds.pass() == Pass::kDot) {
       const float* centre = sweep_.centre.empty() ? nullptr : sweep_.centre.data();
-      kernels_.norms(pointers_.data(), n_rows_, task_.dim, centre, norms_.data());
+      kernels_.norms(pointers_.data(), n_rows_, sweep_.width, centre, norms_.data());
     } else if (bounds.pass() == Pass::kMinimum) {
-      kernels_.totals(pointers_.data(), n_rows_, task_.dim, sums_.data(), norms_.data());
+      kernels_.totals(pointers_.data(), n_rows_, sweep_.width, sums_.data(), norms_.data());
     }
     if (bounds.has_row_terms()) {
       bounds.rows(norms_.data(), sums_.data(), n_rows_, u_.data(), v_.data());
@@ -243,7 +254,7 @@ class Worker {
       const TileTask tile = {
           .rows = pointers_.data(),
           .n_rows = n_rows_,
-          .dim = task_.dim,
+          .dim = sweep_.width,
           .panel = sweep_.packed.data() + panel.packed,
           .vectors = panel.vectors,
           .a = a_.data() + panel.lane,
@@ -264,6 +275,10 @@ class Worker {
 
   void score(std::size_t query, std::size_t row) {
     if (!sweep_.candidates.has(row)) return;
+    if (sweep_.width < task_.dim && ++scored_ > kScoredInAnyCase + met_ / kDroppedPerScored) {
+      sweep_.given_up.store(true, std::memory_order_relaxed);
+      return;
+    }
     const double distance = kernels_.canonical(task_.metric, sweep_.query(query), sweep_.norm2[query],
                                                task_.vectors + row * task_.dim, task_.dim);
     if (offer_row(task_, heaps_[query], sweep_.shared, query, row, distance)) refresh_limit(query);
@@ -302,6 +317,8 @@ class Worker {
   std::vector<float> a_;
   std::vector<float> b_;
   const Panel* panel_ = nullptr;
+  std::size_t met_ = 0;  // pairs of a row and a query of a batch
+  std::size_t scored_ = 0;
 };
 
 // Neither more threads than the work is worth nor, for few rows, blocks so large that threads idle.
@@ -319,6 +336,14 @@ std::size_t rows_per_block(const SearchTask& task, std::size_t threads) {
   return std::clamp<std::size_t>(std::min(fitting, fair), 2 * kMaxTileRows, kMaxBlockRows);
 }
 
+// -1, the number of a damaged block, or kGivenUp: then the sweep has to be made anew, at full width.
+constexpr std::int64_t kGivenUp = -2;
+
+bool first_components_may_do(const SearchTask& task, std::size_t queries) {
+  return task.metric == Metric::kEuclidean && task.max_distance < std::numeric_limits<double>::infinity() &&
+         queries >= kPanelQueries && task.dim >= kFirstComponentsFrom;
+}
+
 std::int64_t search_sweep(Sweep& sweep, std::size_t threads) {
   const SearchTask& task = sweep.task;
   std::vector<std::unique_ptr<Worker>> workers(threads);
@@ -327,6 +352,7 @@ std::int64_t search_sweep(Sweep& sweep, std::size_t threads) {
     workers[i]->run();
   });
   if (sweep.damaged.load() >= 0) return sweep.damaged.load();
+  if (sweep.given_up.load()) return kGivenUp;
   write_nearest(task, workers, sweep.first, sweep.count, threads);
   return -1;
 }
@@ -347,11 +373,20 @@ std::int64_t search(const SearchTask& task) {
   Candidates candidates(task.n, task.mask, rows_per_block(task, task.threads), first_queries < kPanelQueries);
   const std::size_t threads = useful_threads(task, candidates.count(), first_queries);
   for (std::size_t first = 0; first < task.n_queries; first += queries) {
-    candidates.restart();
-    Sweep sweep(task, candidates, first, std::min(queries, task.n_queries - first),
-                rows_per_block(task, task.threads));
-    const std::int64_t damaged = search_sweep(sweep, threads);
-    if (damaged >= 0) return damaged;
+    const std::size_t count = std::min(queries, task.n_queries - first);
+    const std::size_t block_rows = rows_per_block(task, task.threads);
+    std::int64_t found = kGivenUp;
+    if (first_components_may_do(task, count)) {
+      candidates.restart();
+      Sweep sweep(task, candidates, first, count, kFirstComponents, block_rows);
+      found = search_sweep(sweep, threads);
+    }
+    if (found == kGivenUp) {
+      candidates.restart();
+      Sweep sweep(task, candidates, first, count, task.dim, block_rows);
+      found = search_sweep(sweep, threads);
+    }
+    if (found >= 0) return found;
   }
   return -1;
 }

@@ -4,6 +4,7 @@
 #include "canonical.hpp"
 #include "code_kernels.hpp"
 #include "code_tiles.hpp"
+#include "encode.hpp"
 #include "intervals.hpp"
 #include "ivf_tiles.hpp"
 #include "ivf_words.hpp"
@@ -42,6 +43,8 @@ const Kernels& kernels() {
       .bit_scan = bit_scan,
       .bit_split = kBitSplit,
       .bit_tiles = kBitTiles,
+      .encode = encode,
+      .row_squares = row_squares,
       .code_scan = code_scan,
       .code_pick = code_pick,
       .code_panel_lanes = kCodePanelLanes,

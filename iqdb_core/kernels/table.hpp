@@ -1,9 +1,9 @@
 // The kernels that exist once per instruction set, as a table of function pointers.
 //
-// Everything in this table but `canonical`, `norm2`, hashes, sums of codes and what concerns words is only a
-// filter: its f32 sums may differ between variants in their last bits. bounds.hpp says by how much, and
-// search.cpp re-scores with `canonical` whatever the filter cannot exclude, so that results never depend on
-// the variant.
+// Everything in this table but `canonical`, `norm2`, hashes, codes, their sums and what concerns words is
+// only a filter: its f32 sums may differ between variants in their last bits. bounds.hpp says by how much,
+// and search.cpp re-scores with `canonical` whatever the filter cannot exclude, so that results never depend
+// on the variant.
 #pragma once
 
 #include <cstddef>
@@ -11,6 +11,7 @@
 
 #include "bit_table.hpp"
 #include "code_table.hpp"
+#include "encode_table.hpp"
 #include "ivf_table.hpp"
 #include "metric.hpp"
 #include "sink.hpp"
@@ -125,6 +126,10 @@ struct Kernels {
   // pads the last. Null, like bit_tiles, where the CPU has no instruction for that: scans are then as fast.
   void (*bit_split)(const std::uint8_t* codes, std::size_t n_rows, std::size_t words, std::uint8_t* halves);
   void (*bit_tiles)(const BitTileTask& task);
+
+  // The same in every variant: what they compute is stored. Sums of squares of kEncodedRows rows.
+  void (*encode)(const EncodeTask& task);
+  void (*row_squares)(const float* const* rows, std::size_t dim, double* squares);
 
   // sums[i] of a query's code and the codes of rows, which are padded like those of a TileTask, as sums are.
   void (*code_scan)(const std::uint8_t* const* rows, std::size_t n_rows, std::size_t stride,

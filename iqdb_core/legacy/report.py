@@ -5,21 +5,19 @@ The reports have the shape of those for format 3, so that one program can show b
 
 from __future__ import annotations
 
-import errno
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from iqdb_core.digest import batch_digest
 from iqdb_core.errors import (
     DamagedError,
-    DatabaseNotFoundError,
-    FileIOError,
     LegacyDamagedError,
     NotRepresentableError,
 )
 from iqdb_core.legacy import layout
 from iqdb_core.legacy.database import LegacyDatabase, read_log, readable
 from iqdb_core.legacy.snapshot import LegacySnapshot
+from iqdb_core.storage.database_file import open_database_file
 from iqdb_core.storage.digest_value import ContentDigest
 from iqdb_core.storage.files import OS_FILES, FileSystem, OpenFile
 from iqdb_core.storage.layout import LOG_SUFFIX
@@ -45,12 +43,7 @@ class _Examined:
 
     def __init__(self, path: str | os.PathLike[str], files: FileSystem) -> None:
         real = files.resolve(path)
-        try:
-            file = files.open_read(real)
-        except FileIOError as error:
-            if error.errno in {errno.ENOENT, errno.ENOTDIR}:
-                raise DatabaseNotFoundError(path) from error
-            raise
+        file = open_database_file(path, real, files)
         try:
             self._examine(file, files)
         finally:

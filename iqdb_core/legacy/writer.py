@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from iqdb_core import _kernels
 from iqdb_core.config import HnswConfig, IqdbConfig, IvfConfig
 from iqdb_core.errors import DatabaseExistsError, LegacyDamagedError, NotRepresentableError
 from iqdb_core.legacy import layout
@@ -193,13 +194,16 @@ class _Survey:
         self.n_rows = 0
         self.row_bytes = 0
         self._path = path
-        # Eight bytes an id rather than the id: enough to see that no text is the same as some bytes.
+        # Eight bytes an id rather than the id: enough to see that no two are the same.
+        self._numbers = array("Q")
         self._text_hashes = array("q")
         self._byte_hashes = array("q")
 
     def add(self, batch: RecordBatch) -> None:
         """Take the records of a batch."""
         self.n_rows += len(batch)
+        if batch.ids.u64 is not None:
+            self._numbers.frombytes(np.ascontiguousarray(batch.ids.u64, np.uint64).tobytes())
         if _plain(batch):
             self.row_bytes += len(batch) * (10 + 4 * batch.vectors.shape[1])
             return
@@ -210,19 +214,28 @@ class _Survey:
                 self._text_hashes.append(hash(value.encode()))
             elif isinstance(value, bytes):
                 self._byte_hashes.append(hash(value))
+            elif batch.ids.u64 is None:
+                self._numbers.append(value)
         if batch.metadata is None:
             self.row_bytes += len(batch)
         else:
             self.row_bytes += sum(len(encode_metadata(row)) for row in batch.metadata.to_dicts())
 
     def check_ids(self, batches: Batches) -> None:
-        """Compare the text ids with the bytes ids.
+        """Compare the ids with one another: those of a damaged database may be the same, too.
 
         Raises:
-            NotRepresentableError: two ids become the same.
+            NotRepresentableError: two ids are or become the same.
         """
-        both = set(np.intersect1d(self._text_hashes, self._byte_hashes).tolist())
-        if not both:
+        if not _kernels.ids_ascend(self._numbers, None):
+            numbers, counts = np.unique(np.frombuffer(self._numbers, np.uint64), return_counts=True)
+            if len(numbers) != len(self._numbers):
+                raise self._doubled(int(numbers[np.argmax(counts > 1)]))
+        hashes, counts = np.unique(
+            np.array(self._text_hashes + self._byte_hashes, np.int64), return_counts=True
+        )
+        several = set(hashes[counts > 1].tolist())
+        if not several:
             return
         seen: dict[bytes, type] = {}
         for batch in batches():
@@ -230,7 +243,13 @@ class _Survey:
                 if isinstance(value, int):
                     continue
                 raw = value.encode() if isinstance(value, str) else value
-                if hash(raw) in both and seen.setdefault(raw, type(value)) is not type(value):
+                if hash(raw) not in several:
+                    continue
+                if raw not in seen:
+                    seen[raw] = type(value)
+                elif seen[raw] is type(value):
+                    raise self._doubled(value)
+                else:
                     raise NotRepresentableError(
                         self._path,
                         "id",
@@ -238,6 +257,10 @@ class _Survey:
                         "one of them: in iqdb 1.x a text is its bytes",
                         hint="delete or rename one of the two records",
                     )
+
+    def _doubled(self, record_id: object) -> NotRepresentableError:
+        hint = 'the database is damaged; "iqdb verify" says where'
+        return NotRepresentableError(self._path, "id", f"{record_id!r} twice", "each id once", hint=hint)
 
     def notes(self) -> list[str]:
         """Return what the records lose."""
@@ -309,7 +332,7 @@ def _read_back(file: OpenFile, files: FileSystem, header: bytes, region: _Region
     size = files.status(file).st_size
     if found != header or crc32 != region.crc32 or size != stop:
         raise LegacyDamagedError(
-            file.path,
+            file.shown,
             "the file just written",
             0,
             expected=f"{stop} bytes with CRC-32 {region.crc32:08x}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -13,8 +12,6 @@ from iqdb_core.config import Compression, FlatConfig, HnswConfig, IqdbConfig, Iv
 from iqdb_core.digest import batch_digest
 from iqdb_core.errors import (
     DatabaseExistsError,
-    DatabaseNotFoundError,
-    FileIOError,
     NotRepairableError,
 )
 from iqdb_core.new_snapshot import NewSnapshot
@@ -24,6 +21,7 @@ from iqdb_core.salvage.layout import find_layout
 from iqdb_core.salvage.log import recover_log
 from iqdb_core.salvage.records import SalvagedRecords
 from iqdb_core.salvage.report import Loss, RepairReport
+from iqdb_core.storage.database_file import open_database_file
 from iqdb_core.storage.digest_value import ContentDigest
 from iqdb_core.storage.files import OS_FILES
 from iqdb_core.storage.layout import CODEC_NAMES, INDEX_KIND_TAGS, LOG_SUFFIX, VECTORS
@@ -85,12 +83,7 @@ def repair(
     if files.resolve(output) in {real, real + LOG_SUFFIX}:
         raise DatabaseExistsError(output)
     target = check_free(output, files)
-    try:
-        file = files.open_read(real)
-    except FileIOError as error:
-        if error.errno in {errno.ENOENT, errno.ENOTDIR}:
-            raise DatabaseNotFoundError(path) from error
-        raise
+    file = open_database_file(path, real, files)
     try:
         # Nobody should write to what is being read. The lock is no change of the file.
         files.lock(file)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from iqdb_core.column_type import ColumnType
-from iqdb_core.record_metadata import Column, MetadataColumns
-from iqdb_core.record_strings import StringValues
+from iqdb_core.record_metadata import Column, MetadataColumns, Values, part_of
+from iqdb_core.record_strings import CodedStrings, StringValues
 from iqdb_core.storage.columns_layout import ALL, BITMAP, DICTIONARY, MAX_BLOB_WEIGHT, bitmap_bytes
 from iqdb_core.storage.layout import KEY_WEIGHT
 from iqdb_core.types import MAX_KEYS_PER_RECORD, MAX_METADATA_WEIGHT, MAX_STRING_BYTES
@@ -22,25 +22,6 @@ if TYPE_CHECKING:
     from iqdb_core.storage.columns import ColumnView, GroupView
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class DictionaryValues:
-    """Strings as codes into a few entries, as they are stored.
-
-    Attributes:
-        entries: the distinct strings.
-        codes: u16[count], all below len(entries).
-    """
-
-    entries: StringValues
-    codes: NDArray[np.uint16]
-
-    def __len__(self) -> int:
-        return len(self.codes)
-
-
-StoredValues: TypeAlias = "NDArray[Any] | StringValues | DictionaryValues"
-
-
 NumberPart: TypeAlias = "tuple[int, int, NDArray[np.int64] | NDArray[np.float64], NDArray[np.uint8] | None]"
 """A group's column of numbers: its first row, how many rows the group has, the values, and the bitmap of
 the rows that have one (None: all)."""
@@ -50,11 +31,11 @@ the rows that have one (None: all)."""
 class StoredColumn:
     """A column's rows (u32[count], ascending; None: all) and values, as they are stored.
 
-    Strings have checked bounds but are not checked to be UTF-8.
+    Strings have checked bounds but are not checked to be UTF-8. Those of a dictionary are codes into it.
     """
 
     rows: NDArray[np.uint32] | None
-    values: StoredValues
+    values: Values
 
 
 def read_column(group: GroupView, column: ColumnView) -> StoredColumn:
@@ -119,8 +100,7 @@ def read_columns(
     checked = check_columns(group, keys)
     if rows is None or rows == (0, n_rows):
         columns = [
-            Column(view.key, ColumnType(view.type), stored.rows, _repeated(stored.values))
-            for view, stored in checked
+            Column(view.key, ColumnType(view.type), stored.rows, stored.values) for view, stored in checked
         ]
         return MetadataColumns(n_rows, has, tuple(columns))
     start, stop = rows
@@ -131,7 +111,7 @@ def read_columns(
             first, last = np.searchsorted(places, (start, stop)).tolist()
             places = places[first:last] - np.uint32(start)
         if first < last:
-            some.append(Column(view.key, ColumnType(view.type), places, _part(stored.values, first, last)))
+            some.append(Column(view.key, ColumnType(view.type), places, part_of(stored.values, first, last)))
     return MetadataColumns.build(stop - start, None if has is None else has[start:stop], some)
 
 
@@ -149,7 +129,7 @@ def check_columns(group: GroupView, keys: Collection[str] | None) -> list[tuple[
         weight += view.count * (KEY_WEIGHT + len(view.key.encode()))
         _check_weight(view, weight)
         stored = read_column(group, view)
-        if isinstance(stored.values, (DictionaryValues, StringValues)):
+        if not isinstance(stored.values, np.ndarray):
             weight += _check_strings(view, stored.values)
             _check_weight(view, weight)
         if columns and columns[-1][0].key == view.key:
@@ -184,7 +164,7 @@ def _rows(group: GroupView, column: ColumnView) -> NDArray[np.uint32] | None:
     return _array(group, column.data_offset, column.count, "<u2").astype(np.uint32)
 
 
-def _values(group: GroupView, column: ColumnView) -> StoredValues:
+def _values(group: GroupView, column: ColumnView) -> Values:
     column.check_frame()
     count, offset = column.count, column.values_offset
     match column.type:
@@ -208,7 +188,7 @@ def _values(group: GroupView, column: ColumnView) -> StoredValues:
     codes = _array(group, codes_offset, count, "<u2")
     if int(codes.max()) >= len(strings):
         raise column.damaged("codes", f"codes below {len(strings)}", int(codes.max()))
-    return DictionaryValues(strings, codes)
+    return CodedStrings(strings, codes)
 
 
 def _array(group: GroupView, offset: int, count: int, dtype: str) -> NDArray[Any]:
@@ -220,28 +200,16 @@ def _bits(group: GroupView, offset: int, count: int) -> NDArray[np.bool_]:
     return np.unpackbits(packed, count=count, bitorder="little").view(np.bool_)
 
 
-def _check_strings(view: ColumnView, values: StringValues | DictionaryValues) -> int:
+def _check_strings(view: ColumnView, values: StringValues | CodedStrings) -> int:
     """Check what is text in a column, and return how many bytes its values take."""
-    strings = values.entries if isinstance(values, DictionaryValues) else values
+    strings = values.entries if isinstance(values, CodedStrings) else values
     lengths = strings.lengths
     if int(lengths.max()) > MAX_STRING_BYTES:
         raise view.damaged("value", f"at most {MAX_STRING_BYTES} bytes", int(lengths.max()))
     index = strings.first_not_utf8()
     if index >= 0:
         raise view.damaged("value", "UTF-8", f"string {index} that is not")
-    if isinstance(values, DictionaryValues):
-        return int(lengths[values.codes].sum())
-    return len(strings.data)
-
-
-def _repeated(values: StoredValues) -> NDArray[Any] | StringValues:
-    return values.entries.take(values.codes) if isinstance(values, DictionaryValues) else values
-
-
-def _part(values: StoredValues, first: int, last: int) -> NDArray[Any] | StringValues:
-    if isinstance(values, DictionaryValues):
-        return values.entries.take(values.codes[first:last])
-    return values.slice(first, last) if isinstance(values, StringValues) else values[first:last]
+    return values.text_bytes
 
 
 def _check_weight(view: ColumnView, weight: int) -> None:

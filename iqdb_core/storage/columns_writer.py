@@ -8,7 +8,7 @@ import numpy as np
 
 from iqdb_core.column_type import ColumnType
 from iqdb_core.errors import BatchTooLargeError
-from iqdb_core.record_strings import StringValues
+from iqdb_core.record_strings import CodedStrings, StringValues
 from iqdb_core.storage.columns_layout import (
     ALL,
     BITMAP,
@@ -89,8 +89,8 @@ def _weight(columns: MetadataColumns) -> int:
     weight = 0
     for column in columns.columns:
         weight += len(column) * (16 + len(column.key.encode()))
-        if isinstance(column.values, StringValues):
-            weight += len(column.values.data)
+        if not isinstance(column.values, np.ndarray):
+            weight += column.values.text_bytes
     return weight
 
 
@@ -116,7 +116,7 @@ def _presence(presence: int, rows: NDArray[np.uint32] | None, n_rows: int) -> by
 def _values(column: Column) -> tuple[int, list[bytes]]:
     """Return a column's encoding and its values, in parts."""
     values = column.values
-    if isinstance(values, StringValues):
+    if not isinstance(values, np.ndarray):
         return _strings(values)
     if column.type is ColumnType.NULL:
         return PLAIN, []
@@ -125,18 +125,15 @@ def _values(column: Column) -> tuple[int, list[bytes]]:
     return PLAIN, [values.astype("<i8" if column.type is ColumnType.INT64 else "<f8", copy=False).tobytes()]
 
 
-def _strings(values: StringValues) -> tuple[int, list[bytes]]:
-    from iqdb_core import _kernels
-
-    count = len(values)
-    codes = np.empty(count, np.uint32)
-    first_rows = np.empty(count // 2, np.uint32)
-    n_entries = _kernels.dictionary_strings(values.offsets, values.data, codes, first_rows)
-    if n_entries < 0:
-        offsets = values.offsets.astype("<u4").tobytes()
-        text = values.data.tobytes()
+def _strings(values: StringValues | CodedStrings) -> tuple[int, list[bytes]]:
+    coded = _distinct(values)
+    if coded is None:
+        plain = values.plain()
+        offsets = plain.offsets.astype("<u4").tobytes()
+        text = plain.data.tobytes()
         return PLAIN, [offsets, text, _ZEROS[: -(len(offsets) + len(text)) % 8]]
-    entries = values.take(first_rows[:n_entries]).to_bytes()
+    entries = coded.entries.to_bytes()
+    n_entries = len(entries)
     # The kernel numbers entries as they appear, the file as they ascend.
     order = sorted(range(n_entries), key=entries.__getitem__)
     places = np.empty(n_entries, "<u2")
@@ -146,5 +143,21 @@ def _strings(values: StringValues) -> tuple[int, list[bytes]]:
         n_entries.to_bytes(8, "little"),
         _padded(dictionary.offsets.astype("<u4")),
         _padded(dictionary.data),
-        _padded(places[codes]),
+        _padded(places[coded.codes]),
     ]
+
+
+def _distinct(values: StringValues | CodedStrings) -> CodedStrings | None:
+    """Return the strings as codes into distinct entries that are all used; None: they are too many."""
+    if isinstance(values, StringValues):
+        found = values.coded()
+        return None if isinstance(found, StringValues) else found
+    from iqdb_core import _kernels
+
+    used = values.used()
+    entries = used.entries
+    # Entries of several dictionaries may be the same.
+    codes = np.empty(len(entries), np.uint32)
+    first = np.empty(len(values) // 2, np.uint32)
+    n_entries = _kernels.dictionary_strings(entries.offsets, entries.data, codes, first)
+    return None if n_entries < 0 else CodedStrings(entries.take(first[:n_entries]), codes[used.codes])

@@ -17,7 +17,7 @@ import mmap
 import os
 import re
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from iqdb_core.errors import DatabaseExistsError, FileIOError, LockedError, NotADatabaseError
 
@@ -45,16 +45,31 @@ _KINDS = (
 
 
 class OpenFile:
-    """An open file and the path under which it was opened, which is what its errors name."""
+    """An open file, the path under which it was opened, and the one that its errors name.
 
-    __slots__ = ("fd", "path")
+    The two differ for a temporary file: its errors name the file that it is going to be.
+    """
 
-    def __init__(self, fd: int, path: str) -> None:
+    __slots__ = ("fd", "path", "shown")
+
+    def __init__(self, fd: int, path: str, shown: str | None = None) -> None:
         self.fd = fd
         self.path = path
+        self.shown = path if shown is None else shown
 
     def __repr__(self) -> str:
         return f"OpenFile({self.fd}, {self.path!r})"
+
+
+def _refuse_creation(path: str, error: FileIOError) -> NoReturn:
+    """Raise the failure to create a temporary file as one of the file that was asked for."""
+    cause = error.__cause__
+    if not isinstance(cause, OSError):
+        raise error
+    directory = os.path.dirname(path) or "."
+    if cause.errno == errno.ENOENT and not os.path.lexists(directory):
+        cause = OSError(errno.ENOENT, f"there is no folder {directory}")
+    raise FileIOError(path, error.operation, cause) from cause
 
 
 class _Reported:
@@ -89,6 +104,8 @@ class FileSystem:
         with _Reported(text, "resolve the path"):
             if "\0" in text:
                 raise OSError(errno.EINVAL, "the path contains a NUL character")
+            if not text:
+                raise OSError(errno.ENOENT, "the path is empty")
             return os.path.realpath(text)
 
     def exists(self, path: str) -> bool:
@@ -125,7 +142,8 @@ class FileSystem:
             except FileIOError as error:
                 if error.errno == errno.EEXIST:
                     continue
-                raise
+                _refuse_creation(path, error)
+            file.shown = path
             try:
                 self.lock(file)
                 if self.status(file).st_nlink:
@@ -161,12 +179,12 @@ class FileSystem:
         """Close a file. A second call does nothing."""
         fd, file.fd = file.fd, -1
         if fd >= 0:
-            with _Reported(file.path, "close"):
+            with _Reported(file.shown, "close"):
                 os.close(fd)
 
     def status(self, file: OpenFile) -> os.stat_result:
         """Return what `fstat` says."""
-        with _Reported(file.path, "inspect"):
+        with _Reported(file.shown, "inspect"):
             return os.fstat(file.fd)
 
     def status_at(self, path: str) -> os.stat_result | None:
@@ -180,7 +198,7 @@ class FileSystem:
 
     def map_read(self, file: OpenFile, size: int) -> mmap.mmap:
         """Map the first `size` (> 0) bytes read-only. The map outlives the open file."""
-        with _Reported(file.path, "map"):
+        with _Reported(file.shown, "map"):
             try:
                 return mmap.mmap(file.fd, size, access=mmap.ACCESS_READ)
             except (ValueError, OverflowError) as error:
@@ -188,7 +206,7 @@ class FileSystem:
 
     def read(self, file: OpenFile, size: int, offset: int) -> bytes:
         """Return up to `size` bytes at `offset`; fewer only at the end of the file."""
-        with _Reported(file.path, "read"):
+        with _Reported(file.shown, "read"):
             data = os.pread(file.fd, size, offset)
             if len(data) == size or not data:
                 return data
@@ -202,7 +220,7 @@ class FileSystem:
     def read_into(self, file: OpenFile, buffer: memoryview, offset: int) -> int:
         """Fill a writable byte buffer from `offset` and return how much there was."""
         got = 0
-        with _Reported(file.path, "read"):
+        with _Reported(file.shown, "read"):
             while got < len(buffer):
                 if hasattr(os, "preadv"):
                     count = os.preadv(file.fd, [buffer[got:]], offset + got)
@@ -220,10 +238,10 @@ class FileSystem:
         try:  # every acknowledged write waits for this: it takes no more steps than it has to
             written = os.pwrite(file.fd, data, offset)
         except OSError as error:
-            raise FileIOError(file.path, "write", error) from error
+            raise FileIOError(file.shown, "write", error) from error
         if written == len(data):
             return
-        with _Reported(file.path, "write"):
+        with _Reported(file.shown, "write"):
             rest = memoryview(data)[written:]
             while rest:
                 offset += written
@@ -234,12 +252,12 @@ class FileSystem:
 
     def truncate(self, file: OpenFile, size: int) -> None:
         """Set the file's length."""
-        with _Reported(file.path, "truncate"):
+        with _Reported(file.shown, "truncate"):
             os.ftruncate(file.fd, size)
 
     def sync(self, file: OpenFile) -> None:
         """Return when the file's content and everything needed to read it is on stable storage."""
-        with _Reported(file.path, "sync"):
+        with _Reported(file.shown, "sync"):
             if _F_FULLFSYNC is not None:
                 # macOS: fsync leaves the data in the drive's cache.
                 try:
@@ -259,7 +277,7 @@ class FileSystem:
         try:
             _FDATASYNC(file.fd)
         except OSError as error:
-            raise FileIOError(file.path, "sync", error) from error
+            raise FileIOError(file.shown, "sync", error) from error
 
     def sync_directory(self, path: str) -> None:
         """Make the names in the directory of `path` durable: creations, renames and removals."""
@@ -312,7 +330,7 @@ class FileSystem:
 
     def copy_permissions(self, file: OpenFile, original: os.stat_result) -> None:
         """Give a new file the mode and, where the system allows it, the owner of the one it replaces."""
-        with _Reported(file.path, "set the mode of"):
+        with _Reported(file.shown, "set the mode of"):
             mine = os.fstat(file.fd)
             if (mine.st_uid, mine.st_gid) != (original.st_uid, original.st_gid):
                 with contextlib.suppress(PermissionError):
@@ -332,12 +350,12 @@ class FileSystem:
             fcntl.flock(file.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}:
-                raise LockedError(file.path) from error
-            raise FileIOError(file.path, "lock", error) from error
+                raise LockedError(file.shown) from error
+            raise FileIOError(file.shown, "lock", error) from error
 
     def unlock(self, file: OpenFile) -> None:
         """Give the lock back."""
-        with _Reported(file.path, "unlock"):
+        with _Reported(file.shown, "unlock"):
             fcntl.flock(file.fd, fcntl.LOCK_UN)
 
     def release(self, file: OpenFile) -> None:

@@ -6,18 +6,16 @@ be known is None, and its bytes are `unknown` in the ledger.
 
 from __future__ import annotations
 
-import errno
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from iqdb_core.errors import (
     DamagedError,
-    DatabaseNotFoundError,
-    FileIOError,
     LogDamagedError,
     LogMismatchError,
     PersistError,
     UnsupportedVersionError,
 )
+from iqdb_core.storage.database_file import open_database_file
 from iqdb_core.storage.files import OS_FILES, FileSystem
 from iqdb_core.storage.layout import (
     BLOCK_BYTES,
@@ -92,12 +90,7 @@ def inspect_file(path: str | os.PathLike[str], files: FileSystem = OS_FILES) -> 
 
 
 def _inspect(resolved: str, path: str | os.PathLike[str], files: FileSystem) -> tuple[Facts, bool]:
-    try:
-        file = files.open_read(resolved)
-    except FileIOError as error:
-        if error.errno in {errno.ENOENT, errno.ENOTDIR}:
-            raise DatabaseNotFoundError(path) from error
-        raise
+    file = open_database_file(path, resolved, files)
     try:
         verifier = Verifier(file, files, "checksums", 1, None)
         facts = _nothing_known(resolved, verifier.size)

@@ -130,6 +130,15 @@ class Section:
         if bad >= 0:
             raise self.damaged_block(bad)
 
+    def trust(self) -> None:
+        """Take every block as verified: for a caller that compared them all a moment ago, in the same file.
+
+        Raises:
+            ChecksumError: the table of checksums is damaged.
+        """
+        verified = self.blocks().verified
+        verified[:] = b"\1" * len(verified)
+
     def damaged_block(self, block: int) -> ChecksumError:
         """Return the error that reports a block whose checksum is wrong."""
         blocks = self.blocks()

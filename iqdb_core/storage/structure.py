@@ -41,6 +41,7 @@ from iqdb_core.storage.layout import (
     INDEX_SETTINGS,
     KNOWN_FEATURES_INCOMPAT,
     KNOWN_FLAGS,
+    LOG_MAGIC,
     MAX_CHUNK_BYTES,
     MAX_CONFIG_BYTES,
     MAX_DIM,
@@ -98,6 +99,8 @@ def check_header(page: bytes, file_bytes: int, path: str) -> Header:
     """
     if len(page) < _PREAMBLE_BYTES:
         raise NotADatabaseError(path, f"it has only {file_bytes} bytes")
+    if page[:8] == LOG_MAGIC:
+        raise NotADatabaseError(path, "it is the log of one; name the file without .wal")
     if page[:8] != SNAPSHOT_MAGIC:
         raise NotADatabaseError(path, 'it does not begin with "IQDBPRST"')
     version = int.from_bytes(page[8:12], "little")

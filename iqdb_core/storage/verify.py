@@ -7,7 +7,6 @@ file, and by the ids where these do not ascend by row.
 
 from __future__ import annotations
 
-import errno
 import threading
 import time
 from typing import TYPE_CHECKING, TypeAlias
@@ -15,14 +14,14 @@ from typing import TYPE_CHECKING, TypeAlias
 from iqdb_core.errors import (
     ChecksumError,
     DamagedError,
-    DatabaseNotFoundError,
-    FileIOError,
     StructureError,
     TruncatedError,
 )
+from iqdb_core.storage.database_file import open_database_file
 from iqdb_core.storage.files import OS_FILES, FileSystem, OpenFile
 from iqdb_core.storage.layout import (
     BLOCK_BYTES,
+    CODEC_NONE,
     CONFIG,
     FLAG_DERIVED,
     HEADER_BYTES,
@@ -78,12 +77,7 @@ def verify_file(
     from iqdb_core.threads import resolve_threads
 
     resolved = files.resolve(path)
-    try:
-        file = files.open_read(resolved)
-    except FileIOError as error:
-        if error.errno in {errno.ENOENT, errno.ENOTDIR}:
-            raise DatabaseNotFoundError(path) from error
-        raise
+    file = open_database_file(path, resolved, files)
     try:
         started = time.perf_counter()
         verifier = Verifier(file, files, level, resolve_threads(threads), progress)
@@ -139,18 +133,26 @@ class Verifier:
         self.report.n_rows = header.n_rows
         self.expect(sum(entry.stored_bytes for entry in entries))
         if self.report.level != "checksums":
-            # Records are read once more, a third time for the index, and a fourth through the reader.
-            again = 1 + (beyond is not None) + (self.report.level == "records")
+            # Vectors are read once more for the index, a third time through the reader, and where they are
+            # compressed also to be decoded.
+            again = (beyond is not None) + (self.report.level == "records")
+            again += any(entry.name == VECTORS and entry.codec != CODEC_NONE for entry in entries)
             self.expect(again * 4 * header.n_rows * header.dim)
-        bad = check_blocks(self, header, entries)
+        sections = check_blocks(self, header, entries, with_vectors=self.report.level == "checksums")
+        bad = {section.entry.name: section.bad for section in sections}
+        findings = self.report.findings
+        behind_blocks = len(findings)
         self._padding(entries)
         self._config(header, entries, bad)
         if self.report.level != "checksums":
             from iqdb_core.storage.verify_records import verify_records
 
-            verify_records(self, header, entries, bad)
-            if beyond is not None:
-                beyond(self, header, entries, bad)
+            verify_records(self, header, sections)
+        findings[behind_blocks:behind_blocks] = [
+            finding for section in sections for finding in section.findings(header)
+        ]
+        if self.report.level != "checksums" and beyond is not None:
+            beyond(self, header, entries, bad)
         for entry in entries:
             self._sum_up(entry, bad[entry.name])
         self._conclude(header, entries)
@@ -281,7 +283,7 @@ class Verifier:
             works.append("everything")
             return
         if VECTORS not in damaged and not self.misled:
-            works.append(f"searches: all {header.n_rows} vectors are whole")
+            works.append(f"searches: all {header.n_rows:,} vectors are whole")
         elif VECTORS in damaged:
             works.append("reading records by id, but for those whose vectors are damaged")
         if not ids and ID_ORDER not in damaged:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import threading
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -35,14 +35,18 @@ from iqdb_core.storage.layout import (
 )
 from iqdb_core.storage.stored_section import StoredSection
 from iqdb_core.storage.verify import effect_of, problem_of
+from iqdb_core.storage.verify_blocks import read_with_records
 from iqdb_core.storage.verify_report import Finding
+from iqdb_core.threads import share_out
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from iqdb_core.storage.verify import Verifier
+    from iqdb_core.storage.verify_blocks import SectionBlocks
 
 _STEP_BYTES = 2 << 20
+_PIECE_BYTES = 1 << 20  # of vectors, looked at in one go
 _ORDER_STEP = 1 << 16
 _NOT_CANONICAL = "none when reading: another program has written bytes that iqdb would not have written"
 
@@ -55,20 +59,48 @@ class _Part(NamedTuple):
     any_mapping: bool
 
 
-def verify_records(
-    verifier: Verifier, header: Header, entries: list[SectionEntry], bad: dict[str, set[int]]
-) -> None:
-    """Add to the verifier's report what is wrong with the records, beyond wrong checksums."""
-    _Records(verifier, header, entries, bad).run()
+class _Slab(NamedTuple):
+    """Rows start..stop of the range `part`, whose vectors are read by one thread."""
+
+    part: int
+    start: int
+    stop: int
+
+
+class _Open:
+    """A range of rows while its vectors are being read, perhaps by several threads.
+
+    Attributes:
+        hashes: of the vectors.
+        left: slabs that are still to be read.
+        complete: whether all vectors that were read so far could be.
+        findings: what is wrong with the vectors, by the slab's first row.
+    """
+
+    def __init__(self, n_rows: int, slabs: int) -> None:
+        self.hashes = np.empty((n_rows, 2), np.uint64)
+        self.left = slabs
+        self.complete = True
+        self.findings: dict[int, Finding] = {}
+
+
+def verify_records(verifier: Verifier, header: Header, sections: list[SectionBlocks]) -> None:
+    """Add to the verifier's report what is wrong with the records, beyond wrong checksums.
+
+    The checksums of vectors that were left out before are compared, too.
+    """
+    _Records(verifier, header, sections).run()
 
 
 class _Records:
-    def __init__(
-        self, verifier: Verifier, header: Header, entries: list[SectionEntry], bad: dict[str, set[int]]
-    ) -> None:
+    def __init__(self, verifier: Verifier, header: Header, blocks: list[SectionBlocks]) -> None:
         self.verifier = verifier
         self.header = header
-        self.bad = bad
+        entries = [section.entry for section in blocks]
+        self.bad = bad = {section.entry.name: section.bad for section in blocks}
+        self.vectors = next((section for section in blocks if read_with_records(section)), None)
+        self.open: dict[int, _Open] = {}
+        self.guard = threading.Lock()
         self.entries = {entry.name: entry for entry in entries}
         self.sections: dict[str, StoredSection] = {}
         for name, entry in self.entries.items():
@@ -109,8 +141,30 @@ class _Records:
     def run(self) -> None:
         report = self.verifier.report
         ranges, groups = self._ranges()
-        with ThreadPoolExecutor(self.verifier.threads, "iqdb-verify") as pool:
-            parts = list(pool.map(lambda i: self._counted_part(i, ranges, groups), range(len(ranges) - 1)))
+        parts: list[_Part] = [_Part(None, [], any_mapping=True)] * (len(ranges) - 1)
+        step = max(1, _STEP_BYTES // (4 * self.header.dim))
+        slabs = [
+            _Slab(part, first, min(first + step, stop))
+            for part, (start, stop) in enumerate(pairwise(ranges))
+            for first in range(start, stop, step)
+        ]
+
+        def read(slab: _Slab) -> None:
+            part, start, stop = slab.part, ranges[slab.part], ranges[slab.part + 1]
+            with self.guard:
+                state = self.open.get(part)
+                if state is None:
+                    state = self.open[part] = _Open(stop - start, -(-(stop - start) // step))
+            self._vectors(slab, state, state.hashes[slab.start - start : slab.stop - start])
+            self.verifier.advance(4 * self.header.dim * (slab.stop - slab.start))
+            with self.guard:
+                state.left -= 1
+                if state.left:
+                    return
+                del self.open[part]
+            parts[part] = self._part(part, ranges, groups, state)
+
+        share_out(self.verifier.threads, slabs, read, "iqdb-verify")
         total: ContentDigest | None = ContentDigest()
         for part in parts:
             report.findings += part.findings
@@ -162,62 +216,67 @@ class _Records:
             return default, None
         return rows, groups
 
-    def _counted_part(self, part: int, ranges: list[int], groups: list[int] | None) -> _Part:
-        done = self._part(part, ranges, groups)
-        self.verifier.advance(4 * self.header.dim * (ranges[part + 1] - ranges[part]))
-        return done
-
-    def _part(self, part: int, ranges: list[int], groups: list[int] | None) -> _Part:
+    def _part(self, part: int, ranges: list[int], groups: list[int] | None, read: _Open) -> _Part:
+        """Check what else belongs to a range of rows whose vectors were read."""
         start, stop = ranges[part], ranges[part + 1]
-        findings: list[Finding] = []
-        hashes = self._vectors(start, stop, findings)
+        findings = [finding for _, finding in sorted(read.findings.items())]
         ids = self._ids_of(start, stop, findings)
         metadata = None
         if groups:
             metadata = self._metadata(part, ranges, groups, findings)
         elif groups is None:
             return _Part(None, findings, any_mapping=True)
-        if hashes is None or ids is None or (groups and metadata is None):
+        if not read.complete or ids is None or (groups and metadata is None):
             return _Part(None, findings, any_mapping=True)
         any_mapping = metadata is not None and (
             metadata.has_metadata is None or bool(metadata.has_metadata.any())
         )
-        return _Part(digest_of_parts(ids, hashes, metadata), findings, any_mapping)
+        return _Part(digest_of_parts(ids, read.hashes, metadata), findings, any_mapping)
 
-    def _vectors(self, start: int, stop: int, findings: list[Finding]) -> NDArray[np.uint64] | None:
-        """Check and hash the vectors of a range; None when one cannot be read."""
+    def _vectors(self, slab: _Slab, state: _Open, hashes: NDArray[np.uint64]) -> None:
+        """Check and hash the vectors of a slab, and take down what is wrong with them."""
+        dim = self.header.dim
+        if self.vectors is None:
+            complete, odd = self._decoded(slab, state, hashes)
+        else:
+            complete, odd = True, None
+            step = max(1, _PIECE_BYTES // (4 * dim))
+            for first in range(0, len(hashes), step):
+                piece = hashes[first : first + step]
+                right, found = self.vectors.check_rows(slab.start + first, piece)
+                complete = complete and right
+                if odd is None and found is not None:
+                    odd = first * dim + found[0], found[1]
+        if not complete:
+            state.complete = False
+        elif odd is not None:
+            row, component = slab.start + odd[0] // dim, odd[0] % dim
+            problem = f"component {component} is {odd[1]}, expected a finite number"
+            effect, at = "distances to it mean nothing", 4 * dim * row
+            state.findings[slab.start] = self.finding(
+                VECTORS, f"row {row}", problem, effect, at, at + 4 * dim
+            )
+
+    def _decoded(
+        self, slab: _Slab, state: _Open, hashes: NDArray[np.uint64]
+    ) -> tuple[bool, tuple[int, float] | None]:
+        """Read vectors that are compressed, or of whose blocks nothing is known."""
         section = self.sections.get(VECTORS)
         if section is None:
-            return None
+            return False, None
         dim = self.header.dim
-        hashes = np.empty((stop - start, 2), np.uint64)
-        step = max(1, _STEP_BYTES // (4 * dim))
-        complete = True
-        for first in range(start, stop, step):
-            last = min(first + step, stop)
-            try:
-                raw = section.read(4 * dim * first, 4 * dim * last)
-            except ChecksumError:
-                complete = False
-                continue
-            except StructureError as error:
-                effect = f"searches that come to rows {first} to {last - 1} fail"
-                findings.append(self.finding(VECTORS, "", problem_of(error), effect))
-                complete = False
-                continue
-            values = np.frombuffer(raw, np.float32).reshape(last - first, dim)
-            place = int(_kernels.check_finite(values))
-            if place >= 0:
-                row, component = first + place // dim, place % dim
-                problem = f"component {component} is {values.reshape(-1)[place]}, expected a finite number"
-                at = 4 * dim * row
-                findings.append(
-                    self.finding(
-                        VECTORS, f"row {row}", problem, "distances to it mean nothing", at, at + 4 * dim
-                    )
-                )
-            _kernels.hash_vectors(values, hashes[first - start : last - start])
-        return hashes if complete else None
+        try:
+            raw = section.read(4 * dim * slab.start, 4 * dim * slab.stop)
+        except ChecksumError:
+            return False, None
+        except StructureError as error:
+            effect = f"searches that come to rows {slab.start} to {slab.stop - 1} fail"
+            state.findings[slab.start] = self.finding(VECTORS, "", problem_of(error), effect)
+            return False, None
+        values = np.frombuffer(raw, np.float32).reshape(slab.stop - slab.start, dim)
+        place = int(_kernels.check_finite(values))
+        _kernels.hash_vectors(values, hashes)
+        return True, None if place < 0 else (place, values.reshape(-1)[place])
 
     def _ids_of(self, start: int, stop: int, findings: list[Finding]) -> Ids | None:
         """Return the ids of a range, checked; None when they cannot be read."""

@@ -68,6 +68,11 @@ def _stored(verifier: Verifier, snapshot: Snapshot, kind: str, bad: dict[str, se
         verifier.advance(width * rows)
 
     vectors_known = bad[VECTORS] or f"section {VECTORS}" in known
+    if not vectors_known and snapshot.n_rows:
+        try:
+            snapshot.sections[VECTORS].trust()
+        except DamagedError:  # somebody has written to the file since
+            vectors_known = True
     return Stored(
         settings=snapshot.config["index"],
         metric=snapshot.metric,

@@ -6,13 +6,14 @@ every record is there under its id, and that a search for a record's own vector 
 
 from __future__ import annotations
 
+import math
+import threading
 from array import array
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from iqdb_core import _kernels
-from iqdb_core.batches import slab_rows
 from iqdb_core.digest import batch_digest
 from iqdb_core.errors import DamagedError, FileIOError, PersistError
 from iqdb_core.opening import HandleSettings, open_for_reading
@@ -22,18 +23,26 @@ from iqdb_core.search_request import Request
 from iqdb_core.storage.digest_value import ContentDigest
 from iqdb_core.storage.layout import FLAG_DERIVED
 from iqdb_core.storage.verify_report import Finding
+from iqdb_core.threads import share_out
+from iqdb_core.types import DistanceMetric
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from iqdb_core.hits import Hit
     from iqdb_core.recall import Queries
     from iqdb_core.storage.layout import Header, SectionEntry
+    from iqdb_core.storage.snapshot import Snapshot
     from iqdb_core.storage.verify import Verifier
     from iqdb_core.view import View
 
 _K: Final = 10
 _BATCH: Final = 256
+_SLAB_BYTES: Final = 2 << 20
 _PART: Final = "records"
+_AT_ZERO: Final = frozenset(
+    {DistanceMetric.EUCLIDEAN.tag, DistanceMetric.MANHATTAN.tag, DistanceMetric.HAMMING.tag},
+)
 
 
 def check_records(verifier: Verifier, header: Header, entries: list[SectionEntry], sample: int) -> None:
@@ -72,28 +81,42 @@ def _found(verifier: Verifier, problem: str, effect: str) -> None:
 def _read_all(verifier: Verifier, view: View, header: Header) -> None:
     """Look up every id, and read every record of the snapshot through the reader."""
     snapshot = view.base.snapshot
-    total = ContentDigest()
-    found = 0
-    step = slab_rows(snapshot.dim)
-    lost: list[int] = []
-    for start in range(0, snapshot.n_rows, step):
-        stop = min(start + step, snapshot.n_rows)
-        batch = snapshot.slice(start, stop, threads=verifier.threads)
-        rows = snapshot.find_many(batch.ids)
-        right = rows == np.arange(start, stop)
-        found += int(np.count_nonzero(right))
-        if not right.all() and not lost:
-            lost.append(start + int(np.argmin(right)))
-        total = total.plus(batch_digest(batch, threads=verifier.threads))
+    parts: list[tuple[int, int | None, ContentDigest]] = []
+    guard = threading.Lock()
+
+    def ask(rows: tuple[int, int]) -> None:
+        start, stop = rows
+        batch = snapshot.slice(start, stop)
+        right = snapshot.find_many(batch.ids) == np.arange(start, stop)
+        found = int(np.count_nonzero(right))
+        lost = None if found == stop - start else start + int(np.argmin(right))
+        digest = batch_digest(batch)
+        with guard:
+            parts.append((found, lost, digest))
         verifier.advance(4 * snapshot.dim * (stop - start))
+
+    share_out(verifier.threads, _slabs(snapshot), ask, "iqdb-verify")
+    found = sum(found for found, _, _ in parts)
+    lost = min((row for _, row, _ in parts if row is not None), default=None)
+    total = ContentDigest()
+    for _, _, digest in parts:
+        total = total.plus(digest)
     verifier.report.records["found_by_id"] = found
-    if lost:
+    if lost is not None:
         problem = f"{snapshot.n_rows - found} ids lead to another record or none; the first is that of row "
-        _found(verifier, f"{problem}{lost[0]}", "get, delete and upsert of these ids go wrong; searches work")
+        _found(verifier, f"{problem}{lost}", "get, delete and upsert of these ids go wrong; searches work")
     expected = ContentDigest.from_bytes(header.content_digest)
     if total != expected:
         problem = f"read by the reader they have the digest {total.hex()}, the header says {expected.hex()}"
         _found(verifier, problem, "a record is read as something else than was stored")
+
+
+def _slabs(snapshot: Snapshot) -> list[tuple[int, int]]:
+    """Return ranges of rows to be read at once: metadata is decoded by whole groups."""
+    if snapshot.has_metadata:
+        return [snapshot.group_rows(group) for group in range(snapshot.n_groups)]
+    step = max(1, _SLAB_BYTES // (4 * snapshot.dim))
+    return [(start, min(start + step, snapshot.n_rows)) for start in range(0, snapshot.n_rows, step)]
 
 
 def _ask(verifier: Verifier, view: View, sample: int, *, index_whole: bool) -> None:
@@ -104,36 +127,50 @@ def _ask(verifier: Verifier, view: View, sample: int, *, index_whole: bool) -> N
     facts |= {"found_themselves": 0, "recall_mean": None, "recall_worst": None}
     if not len(queries):
         return
-    missed = _missed(view, queries, verifier.threads)
+    measured = bool(view.base.index.parameters) and index_whole
+    if measured:
+        # One search serves both: its first hits are those of a search for fewer.
+        request = Request(_K + 1, None, exact=True, parameters={})
+    else:
+        # A record is at distance 0 from its own vector, and a search for what is there alone takes less time.
+        own = 0.0 if view.base.snapshot.metric in _AT_ZERO else math.inf
+        request = Request(_K, None, own, exact=True, parameters={})
+    exact = _exact_hits(view, queries, request, verifier.threads)
+    missed = _missed(view, queries, exact, verifier.threads)
     facts["found_themselves"] = len(queries) - len(missed)
     if missed:
         problem = f"exact search for a record's own vector does not come to it, for {len(missed)} of "
         _found(
             verifier, f"{problem}{len(queries)}; the first has the id {missed[0]!r}", "searches miss records"
         )
-    if view.base.index.parameters and index_whole:
-        shares = Measurement(view, queries, _K, None, verifier.threads).recalls(view, {})
+    if measured:
+        shares = Measurement(view, queries, _K, None, verifier.threads, exact).recalls(view, {})
         facts["recall_mean"] = float(shares.mean())
         facts["recall_worst"] = float(shares.min())
 
 
-def _missed(view: View, queries: Queries, threads: int) -> list[Any]:
+def _exact_hits(view: View, queries: Queries, request: Request, threads: int) -> list[list[Hit]]:
+    found: list[list[Hit]] = []
+    for start in range(0, len(queries), _BATCH):
+        batch = queries.vectors[start : start + _BATCH]
+        found += search(view, batch, len(batch), request, threads)
+    return found
+
+
+def _missed(view: View, queries: Queries, exact: list[list[Hit]], threads: int) -> list[Any]:
     """Return the ids of records that are not among the hits of their own vector, though they should be.
 
     A record may stand behind others that are as near as it is, or, under the inner product, nearer.
     """
     assert queries.own_ids is not None
-    request = Request(_K, None, exact=True, parameters={})
     missed = []
-    for start in range(0, len(queries), _BATCH):
-        batch = queries.vectors[start : start + _BATCH]
-        for number, hits in enumerate(search(view, batch, len(batch), request, threads), start):
-            own = queries.own_ids[number]
-            if any(hit.id == own and type(hit.id) is type(own) for hit in hits):
-                continue
-            nearer = len(hits) == min(_K, view.n_records)
-            if not nearer or _own_distance(view, queries.vectors[number], threads) < hits[-1].distance:
-                missed.append(own)
+    for number, (own, found) in enumerate(zip(queries.own_ids, exact, strict=True)):
+        hits = found[:_K]
+        if any(hit.id == own and type(hit.id) is type(own) for hit in hits):
+            continue
+        nearer = len(hits) == min(_K, view.n_records)
+        if not nearer or _own_distance(view, queries.vectors[number], threads) < hits[-1].distance:
+            missed.append(own)
     return missed
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from data import Data
 from measure import Figure, pairs
 
-from iqdb_core import HnswConfig, Iqdb, IqdbConfig, verify
+from iqdb_core import FlatConfig, HnswConfig, Iqdb, IqdbConfig, IvfConfig, verify
 from iqdb_core.records import Ids, RecordBatch
 
 # What each level may take, as a multiple of reading. No reach was set for the last two before measuring.
@@ -21,12 +21,15 @@ REACHES = {"checksums": 2.0, "structure": 10.0, "records": 50.0}
 
 def figures(data: Data) -> Iterator[Figure]:
     """The rows of this group."""
-    for what, path in (
-        ("wordnet hnsw, 115,659 x 384", _made(data.work / "verify-hnsw.iqdb", data.wordnet_npy, hnsw=True)),
-        ("flat, 1,000,000 x 128", _made(data.work / "verify-flat.iqdb", data.synthetic_npy, hnsw=False)),
+    for what, name, vectors, metric, index in (
+        ("flat, 1,000,000 x 128", "flat", data.synthetic_npy, "euclidean", FlatConfig()),
+        ("wordnet hnsw, 115,659 x 384", "hnsw", data.wordnet_npy, "cosine", HnswConfig()),
+        ("wordnet ivf, 115,659 x 384", "ivf", data.wordnet_npy, "cosine", IvfConfig()),
+        ("wordnet ivf-pq, 115,659 x 384", "ivf-pq", data.wordnet_npy, "euclidean", IvfConfig(use_pq=True)),
     ):
+        path = _made(data.work / f"verify-{name}.iqdb", vectors, metric, index)
         size = path.stat().st_size
-        for level, reach in REACHES.items():
+        for level, reach in REACHES[name].items():
             runs = 9 if level != "records" else 5
             found = pairs(_checked(path, level), partial(_read, path), runs=runs)
             ours = size / sorted(found.ours)[len(found.ours) // 2] / 1e9
@@ -39,12 +42,11 @@ def figures(data: Data) -> Iterator[Figure]:
             )
 
 
-def _made(path: Path, vectors: Path, *, hnsw: bool) -> Path:
+def _made(path: Path, vectors: Path, metric: str, index: FlatConfig | HnswConfig | IvfConfig) -> Path:
     """Return a database of these vectors, made once."""
     if not path.exists():
         array = np.load(vectors, mmap_mode="r")
-        options: dict[str, Any] = {"index": HnswConfig()} if hnsw else {}
-        config = IqdbConfig(dim=array.shape[1], metric="cosine" if hnsw else "euclidean", **options)
+        config = IqdbConfig(dim=array.shape[1], metric=metric, index=index)
         step = 50_000
         batches = (
             RecordBatch(

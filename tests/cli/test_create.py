@@ -81,4 +81,4 @@ def test_wrong_settings_are_status_2_and_create_nothing(
 def test_a_folder_that_is_absent_is_status_8(iqdb: Any, tmp_path: Path) -> None:
     outcome = iqdb("create", tmp_path / "absent" / "new.iqdb", "--dim", "4")
     assert outcome.status == 8
-    assert "No such file or directory" in outcome.stderr
+    assert f"cannot create: there is no folder {tmp_path / 'absent'}" in outcome.stderr

@@ -163,7 +163,7 @@ def test_an_output_file_in_an_absent_folder_is_status_8(iqdb: Any, database: Pat
     target = tmp_path / "absent" / "hits.jsonl"
     outcome = iqdb("search", database, *LIKE, "-o", target)
     assert outcome.status == 8
-    assert outcome.stderr == f"iqdb: {target}: cannot write: No such file or directory\n"
+    assert outcome.stderr == f"iqdb: {target}: cannot write: there is no folder {target.parent}\n"
 
 
 def test_closed_streams_are_reported(iqdb: Any, database: Path) -> None:
@@ -322,3 +322,32 @@ def test_output_that_cannot_take_more_just_now_is_waited_for(
     process.stderr.close()
     assert process.wait(60) == 0
     assert received.count(b"\n") == 20_000
+
+
+def test_no_message_speaks_of_a_temporary_name(iqdb: Any, database: Path, tmp_path: Path) -> None:
+    target = tmp_path / "absent" / "new.iqdb"
+    for arguments in (
+        ("create", target, "--dim", "3"),
+        ("import", target, database),
+        ("repair", database, "-o", target),
+        ("export", database, "--format", "iqdb2", "-o", target),
+    ):
+        outcome = iqdb(*arguments)
+        assert outcome.status == 8
+        assert outcome.stderr == f"iqdb: {target}: cannot create: there is no folder {target.parent}\n"
+
+
+def test_unknown_kernels_are_wrong_usage(iqdb: Any, database: Path) -> None:
+    outcome = iqdb.process("search", database, *LIKE, env={"IQDB_KERNELS": "mmx"})
+    assert (outcome.status, outcome.stdout) == (2, b"")
+    assert outcome.stderr.startswith(
+        "iqdb: IQDB_KERNELS: no kernels named 'mmx' run on this CPU; there are: "
+    )
+    assert len(outcome.stderr.splitlines()) == 1
+
+
+def test_an_option_without_its_value_names_the_command(iqdb: Any, database: Path) -> None:
+    outcome = iqdb("compact", database, "--wait")
+    assert outcome.status == 2
+    assert outcome.stderr.startswith("iqdb compact: option '--wait' requires an argument")
+    assert outcome.stderr.endswith('Try "iqdb compact --help".\n')

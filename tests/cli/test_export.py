@@ -115,7 +115,7 @@ RECORD_LISTS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(records=RECORD_LISTS, kind=st.sampled_from(["jsonl", "parquet", "npy"]))
 def test_whatever_records_there_are_survive_export_and_import(iqdb: Any, records: Any, kind: str) -> None:
     with tempfile.TemporaryDirectory() as name:
@@ -282,3 +282,30 @@ def test_ids_that_an_array_cannot_hold_are_refused_with_a_way_out(
     assert outcome.status == 2
     assert "name the file .jsonl" in outcome.stderr
     assert names(tmp_path) == ["db.iqdb"]
+
+
+def test_two_spellings_of_one_name_are_no_two_files(iqdb: Any, database: Path, tmp_path: Path) -> None:
+    name = tmp_path / "v.npy"
+    outcome = iqdb("export", database, "-o", name, "--ids-out", f"{tmp_path}/./v.npy")
+    assert outcome.status == 2
+    assert outcome.stderr == "iqdb: --output, --ids-out and --metadata-out must name different files\n"
+    assert not name.exists()
+
+
+@pytest.mark.parametrize("extension", [".csv", ".iqdb", ".arrow"])
+def test_an_extension_that_promises_another_format_is_asked_about(
+    iqdb: Any, database: Path, tmp_path: Path, extension: str
+) -> None:
+    name = tmp_path / f"records{extension}"
+    outcome = iqdb("export", database, "-o", name)
+    assert outcome.status == 2
+    assert outcome.stderr.endswith("name a .npy, .parquet or .jsonl file or add --format\n")
+    assert not name.exists()
+    assert iqdb("export", database, "-o", name, "--format", "jsonl").status == 0
+    assert len(name.read_text().splitlines()) == 200
+
+
+def test_a_filter_that_nothing_meets_is_told(iqdb: Any, database: Path) -> None:
+    outcome = iqdb("export", database, "--filter", "wrod = 1")
+    assert (outcome.status, outcome.stdout) == (0, b"")
+    assert "no record has the key wrod, expected one of even, n, weight, word" in outcome.stderr

@@ -168,9 +168,10 @@ def test_formats_are_told_apart_by_their_first_bytes(
         outcome = iqdb("import", tmp_path / name, "-", "--metric", "dot", stdin=source.read_bytes())
         assert outcome.status == 0, outcome.stderr
     plain = tmp_path / "plain"
-    plain.write_text("[1, 2]\n")
+    plain.write_text("1, 2\n")
     outcome = iqdb("import", tmp_path / "c.iqdb", plain, "--metric", "dot")
     assert outcome.status == 4
+    assert "begins with '1, 2" in outcome.stderr
     assert "--input-format" in outcome.stderr
 
 
@@ -358,3 +359,39 @@ def test_memory_does_not_grow_with_the_source(iqdb: Any, tmp_path: Path) -> None
         peaks.append(int(done.stdout) * (1 if sys.platform == "darwin" else 1024))
     # 128 MB of vectors through buffers of 8 MiB.
     assert peaks[1] - peaks[0] < 64 << 20
+
+
+@pytest.mark.parametrize("text", ['[\n{"id": 1, "vector": [1]}\n]\n', '[{"id": 1, "vector": [1]}]'])
+@pytest.mark.parametrize("name", ["a.json", "-"])
+def test_one_array_of_records_gets_the_command_that_makes_lines_of_it(
+    iqdb: Any, tmp_path: Path, text: str, name: str
+) -> None:
+    source = tmp_path / name if name != "-" else "-"
+    if name != "-":
+        (tmp_path / name).write_text(text)
+    outcome = iqdb("import", tmp_path / "db.iqdb", source, "--metric", "dot", stdin=text.encode())
+    assert outcome.status == 4
+    assert "line 1: is " in outcome.stderr
+    assert outcome.stderr.endswith('; "jq -c .[]" makes lines of an array\n')
+    assert not (tmp_path / "db.iqdb").exists()
+
+
+def test_a_column_named_id_that_cannot_hold_ids_is_told(iqdb: Any, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"id": [1.5], "v": pa.array([[1.0, 2.0]])}), path)
+    outcome = iqdb("import", tmp_path / "db.iqdb", path, "--metric", "dot")
+    assert outcome.status == 0
+    told = "vectors from column 'v', row numbers as ids (no integers, text or bytes: id (double))\n"
+    assert outcome.stderr.startswith(f"{path}: {told}")
+
+
+def test_a_field_named_id_that_is_none_is_refused_without_a_wrong_note(iqdb: Any, tmp_path: Path) -> None:
+    outcome = iqdb(
+        "import", tmp_path / "db.iqdb", "-", "--metric", "dot", stdin=b'{"id": 1.5, "vector": [1]}\n'
+    )
+    assert outcome.status == 4
+    assert "record numbers as ids" not in outcome.stderr
+    assert "an id is an integer from 0" in outcome.stderr

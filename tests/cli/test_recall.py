@@ -213,3 +213,22 @@ def test_a_picture_has_a_point_and_a_label_for_every_value_and_both_colour_schem
 )
 def test_any_report_makes_a_picture_that_parses(changes: dict[str, Any]) -> None:
     ET.fromstring(recall_svg(report(**changes), "<odd> & \udcff\x01.iqdb"))
+
+
+def test_a_plot_that_cannot_be_written_is_said_before_anything_is_measured(
+    iqdb: Any, graph: Path, tmp_path: Path
+) -> None:
+    for plot, status in ((tmp_path / "absent" / "a.svg", 8), (graph, 2), (tmp_path / "a.png", 2)):
+        outcome = iqdb("recall", graph, "--sample", "5", "--plot", plot)
+        assert (outcome.status, outcome.stdout) == (status, b"")
+        assert len(outcome.stderr.splitlines()) == 1
+    assert "--plot draws SVG, not png" in outcome.stderr
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_a_filter_that_nothing_meets_leaves_nothing_to_measure(iqdb: Any, graph: Path) -> None:
+    outcome = iqdb("recall", graph, "--filter", "a = 1")
+    assert (outcome.status, outcome.stdout) == (2, b"")
+    assert outcome.stderr.endswith(
+        "no record matches the filter; no record has metadata; there is nothing to measure\n"
+    )

@@ -104,3 +104,13 @@ def test_a_database_that_is_being_written_is_left_alone(iqdb: Any, database: Pat
 
     with Iqdb.open_existing(database):
         assert iqdb("repair", database, "-o", tmp_path / "new.iqdb").status == 5
+
+
+@pytest.mark.parametrize("name", ["new.iqdb", "./new.iqdb", "new.iqdb.wal"])
+def test_nameless_records_never_replace_the_new_database(
+    iqdb: Any, database: Path, tmp_path: Path, name: str
+) -> None:
+    outcome = iqdb("repair", database, "-o", tmp_path / "new.iqdb", "--without-ids", f"{tmp_path}/{name}")
+    assert outcome.status == 2
+    assert outcome.stderr.endswith("is the new database itself; choose another file\n")
+    assert list(tmp_path.iterdir()) == [database]

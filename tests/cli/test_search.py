@@ -347,7 +347,7 @@ def test_a_query_file_that_is_absent_or_a_directory(iqdb: Any, database: Path, t
         (["--no-metadata", "--columns", "a"], "--no-metadata and --columns exclude each other"),
         (["--k", "0"], "0 is out of range, expected at least 1"),
         (["--k", "ten"], "'ten' is not a whole number"),
-        (["--max-distance", "nan"], "nan is out of range"),
+        (["--max-distance", "nan"], "'--max-distance': nan is not a number"),
         (["--format", "xml"], "'xml' is not one of table, jsonl, csv, parquet, arrow, npy"),
         (["--threads", "0"], "0 is out of range, expected from 1 to 1024"),
         (["--format", "npy", "--with-vectors", "--like", "1"], "npy holds no vectors"),
@@ -364,3 +364,33 @@ def test_a_line_without_an_end_is_read_in_bounded_memory(iqdb: Any, database: Pa
     outcome = iqdb("search", database, stdin=b"[" + b"1," * (40 * 1024 * 1024))
     assert outcome.status == 4
     assert outcome.stderr == "iqdb: standard input, line 1: is longer than 67108864 bytes\n"
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("word = 'absent'", "no record matches the filter"),
+        (
+            "wrod = 'a' and n > 0",
+            "no record matches the filter; no record has the key wrod, expected one of even, n, weight, word",
+        ),
+    ],
+)
+def test_a_filter_that_nothing_meets_is_told_with_the_keys_there_are(
+    iqdb: Any, database: Path, expression: str, message: str
+) -> None:
+    outcome = iqdb("search", database, "--like", "1", "--filter", expression)
+    assert (outcome.status, outcome.stdout) == (0, b"")
+    assert outcome.stderr == f"{database}: {message}\n"
+
+
+def test_keys_in_the_log_count_and_a_database_without_metadata_says_so(iqdb: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.iqdb"
+    assert iqdb("import", path, "-", "--metric", "dot", stdin=npy(np.eye(2, dtype=np.float32))).status == 0
+    told = iqdb("search", path, "--like", "1", "--filter", "a = 1").stderr
+    assert told == f"{path}: no record matches the filter; no record has metadata\n"
+    iqdb("upsert", path, stdin=b'{"id": 5, "vector": [1, 0], "b": 1}')
+    told = iqdb("search", path, "--like", "1", "--filter", "a = 1").stderr
+    assert told == f"{path}: no record matches the filter; no record has the key a, expected one of b\n"
+    assert iqdb("search", path, "--like", "1", "--filter", "b = 1").stderr == ""
+    assert iqdb("search", path, "--like", "1", "--filter", "b = 1", "--max-distance", "-9").stderr == ""

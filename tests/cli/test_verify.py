@@ -89,3 +89,56 @@ def test_a_damaged_index_asks_for_no_repair(iqdb: Any, database: Path) -> None:
     assert "repair" not in outcome.text
     assert iqdb("optimize", database).status == 0
     assert iqdb("verify", database).status == 0
+
+
+def test_the_log_of_a_database_is_no_database(iqdb: Any, database: Path) -> None:
+    log = Path(f"{database}.wal")
+    assert iqdb("upsert", database, stdin=b'{"id": 1, "vector": [1, 2, 3, 4, 5, 6, 7, 8]}').status == 0
+    for arguments in (("verify", log), ("inspect", log), ("search", log, "--like", "1")):
+        outcome = iqdb(*arguments)
+        assert (outcome.status, outcome.stdout) == (4, b"")
+        assert outcome.stderr == (
+            f"iqdb: {log}: not an iqdb database (it is the log of one; name the file without .wal)\n"
+        )
+
+
+def test_a_file_of_another_length_says_which_way_and_what_to_do(iqdb: Any, database: Path) -> None:
+    whole = database.read_bytes()
+    for raw, what in ((whole[:5000], "its end is missing"), (whole + b"x", "something was appended")):
+        database.write_bytes(raw)
+        outcome = iqdb("search", database, "--like", "1")
+        assert outcome.status == 6
+        assert outcome.stderr == (
+            f"iqdb: {database}: has {len(raw)} bytes, expected {len(whole)}: {what}; "
+            'run "iqdb verify" to see what is whole\n'
+        )
+
+
+def test_a_log_without_its_snapshot_is_told_by_every_command(
+    iqdb: Any, database: Path, tmp_path: Path
+) -> None:
+    assert iqdb("upsert", database, stdin=b'{"id": 1, "vector": [1, 2, 3, 4, 5, 6, 7, 8]}').status == 0
+    database.unlink()
+    for arguments in (
+        ("verify", database),
+        ("inspect", database),
+        ("repair", database, "-o", tmp_path / "new.iqdb"),
+        ("search", database, "--like", "1"),
+        ("compact", database),
+        ("create", database, "--dim", "8"),
+    ):
+        outcome = iqdb(*arguments)
+        assert outcome.status == 6, arguments
+        assert "the snapshot is missing, but its log" in outcome.stderr
+    assert [entry.name for entry in tmp_path.iterdir()] == [f"{database.name}.wal"]
+
+
+def test_what_nobody_can_repair_is_not_sent_to_repair(iqdb: Any, tmp_path: Path) -> None:
+    golden = Path(__file__).parents[2] / "formats" / "golden-1x" / "damaged-snap-payloadflip.iqdb"
+    path = tmp_path / "old.iqdb"
+    path.write_bytes(golden.read_bytes())
+    outcome = iqdb("verify", path)
+    assert outcome.status == 6
+    assert "  nothing: no record can be trusted" in outcome.lines
+    assert "iqdb repair" not in outcome.text
+    assert iqdb("repair", path, "-o", tmp_path / "new.iqdb").status == 6

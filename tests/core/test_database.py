@@ -207,3 +207,15 @@ def test_info_counts(filled: Iqdb) -> None:
     facts = filled.info()
     assert (facts["snapshot_rows"], facts["delta_rows"], facts["log_bytes"]) == (300, 0, 0)
     assert facts["config"]["metric"] == "euclidean"
+
+
+def test_the_keys_of_all_metadata_are_known(tmp_path: Path) -> None:
+    with Iqdb.open(tmp_path / "a.iqdb", dim=2) as db:
+        assert db.metadata_keys() == []
+        db.upsert_many([1, 2, 3], np.eye(3, 2), [{"b": 1}, None, {"a": "x", "b": None}])
+        assert db.metadata_keys() == ["a", "b"]
+        db.flush()
+        db.upsert(4, [1, 1], {"c": True})
+        assert db.metadata_keys() == ["a", "b", "c"]
+    with pytest.raises(ClosedError):
+        db.metadata_keys()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -147,12 +147,7 @@ class AgainstADict(RuleBasedStateMachine):
         shutil.rmtree(self.directory)
 
 
-AgainstADict.TestCase.settings = settings(
-    max_examples=25,
-    stateful_step_count=30,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+AgainstADict.TestCase.settings = settings(max_examples=25, stateful_step_count=30)
 TestAgainstADict = AgainstADict.TestCase
 
 

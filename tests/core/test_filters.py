@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from iqdb_core.errors import InvalidFilterError
 from iqdb_core.filters import Filter
 from iqdb_core.filters_eval import evaluate, evaluate_group
+from iqdb_core.record_strings import CodedStrings
 from iqdb_core.records import MetadataColumns
 from iqdb_core.storage.columns import GroupView, encode_group
-from iqdb_core.storage.columns_reader import DictionaryValues, read_column
+from iqdb_core.storage.columns_reader import read_column
 
 # Few keys and values that collide, so that filters often match; the numbers sit where int64 and
 # float64 part ways.
@@ -344,7 +345,7 @@ def test_entries_of_a_dictionary_are_compared_as_their_strings(texts: list[str],
     # Many of each, so that they are stored in a dictionary.
     records = [{"a": text} for text in texts * 8]
     group = GroupView(encode_group(MetadataColumns.from_dicts(records)))
-    assert isinstance(read_column(group, group.columns[0]).values, DictionaryValues)
+    assert isinstance(read_column(group, group.columns[0]).values, CodedStrings)
     for condition in (getattr(Filter, op)("a", value), Filter.in_("a", [value, "c", "f"])):
         found = evaluate_group(condition, group)
         assert found.dtype == np.bool_

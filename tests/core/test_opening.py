@@ -17,6 +17,7 @@ from iqdb_core import (
     HnswConfig,
     IndexKind,
     InvalidConfigError,
+    InvalidMetadataError,
     Iqdb,
     IqdbConfig,
     NotADatabaseError,
@@ -116,7 +117,7 @@ def test_opening_what_is_not_there_is_not_found(tmp_path: Path) -> None:
 
 
 def test_creating_in_a_directory_that_is_not_there_says_so(tmp_path: Path) -> None:
-    with pytest.raises(FileIOError, match="No such file"):
+    with pytest.raises(FileIOError, match="there is no folder"):
         Iqdb.open(tmp_path / "no" / "a.iqdb", 3)
 
 
@@ -163,3 +164,19 @@ def test_wrong_settings_of_a_handle_are_refused_and_leave_no_lock(tmp_path: Path
         with pytest.raises(InvalidConfigError):
             Iqdb.open_existing(path, read_only=read_only, **settings)
     Iqdb.open_existing(path).close()
+
+
+def test_an_empty_path_and_a_cache_that_is_none_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileIOError, match="the path is empty"):
+        Iqdb.open_existing("")
+    Iqdb.open(tmp_path / "a.iqdb", dim=2).close()
+    with pytest.raises(InvalidConfigError, match="cache is 5, expected CacheConfig or None"):
+        Iqdb.open_existing(tmp_path / "a.iqdb", cache=5)  # type: ignore[arg-type]
+
+
+def test_metadata_of_another_number_than_ids_is_told_without_a_key() -> None:
+    with (
+        Iqdb.open_in_memory(2) as db,
+        pytest.raises(InvalidMetadataError, match=r"^metadata: 1 mappings for 2 ids$"),
+    ):
+        db.upsert_many([1, 2], [[1, 2], [1, 3]], [{}])

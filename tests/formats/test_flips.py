@@ -51,7 +51,7 @@ def right(name: str) -> Content:
 
 @pytest.mark.parametrize("name", SNAPSHOTS)
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_flipped_bit_of_a_snapshot_gives_an_error_or_nothing(
     name: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -68,7 +68,7 @@ def test_a_flipped_bit_of_a_snapshot_gives_an_error_or_nothing(
 
 @pytest.mark.parametrize("name", SNAPSHOTS)
 @given(data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_snapshot_cut_anywhere_is_refused(
     name: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

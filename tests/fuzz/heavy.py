@@ -15,6 +15,9 @@ import numpy as np
 from mutators import LogModel
 
 from iqdb_core import Compression, Iqdb, IqdbConfig
+from iqdb_core.column_type import ColumnType
+from iqdb_core.record_strings import CodedStrings
+from iqdb_core.records import Column, Ids, MetadataColumns, RecordBatch, StringValues
 
 _TEXT_BYTES = 4 << 20
 
@@ -80,20 +83,64 @@ def _columns() -> bytes:
     return _database([{f"{i:x}": i for i in range(2048)}])
 
 
-def _small_frames() -> bytes:
-    """A log of many writes of one small record each."""
+def _log(write: Callable[[Iqdb], None]) -> bytes:
+    """Return a log of what is written, behind the snapshot over which logs are read here."""
     small = damage_databases.with_log()
     with tempfile.TemporaryDirectory(prefix="iqdb-fuzz-") as folder:
         path = Path(folder) / "a.iqdb"
         config = damage_databases.config_of("flat", "none").with_fsync("never")
         with Iqdb.create(path, config) as db:
-            for i in range(4000):
-                db.upsert(i, [1.0] * damage_databases.DIM, {"n": i})
+            write(db)
             model = LogModel.of(Path(f"{path}.wal").read_bytes())
     base = LogModel.of(small.images[damage_databases.LOG_PATH])
     assert model is not None
     assert base is not None
     return model.behind(base.header)
+
+
+def _small_frames() -> bytes:
+    """A log of many writes of one small record each."""
+
+    def write(db: Iqdb) -> None:
+        for i in range(4000):
+            db.upsert(i, [1.0] * damage_databases.DIM, {"n": i})
+
+    return _log(write)
+
+
+def _texts(rows: int, text_bytes: int, first: int = 0) -> RecordBatch:
+    """Return records each of which has one of two texts."""
+    entries = StringValues.from_str(["a" * text_bytes, "b" * text_bytes])
+    codes = np.arange(rows, dtype=np.uint32) % np.uint32(2)
+    column = Column("name", ColumnType.STRING, None, CodedStrings(entries, codes))
+    vectors = np.zeros((rows, damage_databases.DIM), np.float32)
+    metadata = MetadataColumns(rows, None, (column,))
+    return RecordBatch(Ids.from_list(list(range(first, first + rows))), vectors, metadata)
+
+
+def _repeated_log() -> bytes:
+    """One write whose records say almost all of the 256 MiB that a metadata group may."""
+    return _log(lambda db: db.upsert_batch(_texts(16_000, 16_384)) and None)
+
+
+def _repeated_writes() -> bytes:
+    """Writes of so few records that they would wait as dicts, each with a dictionary of large texts."""
+
+    def write(db: Iqdb) -> None:
+        for i in range(12):
+            db.upsert_batch(_texts(120, 1 << 17, 120 * i))
+
+    return _log(write)
+
+
+def _repeated_small_writes() -> bytes:
+    """The same with smaller texts, which do wait as dicts until there are enough of them."""
+
+    def write(db: Iqdb) -> None:
+        for i in range(200):
+            db.upsert_batch(_texts(120, 2000, 120 * i))
+
+    return _log(write)
 
 
 def _many_keys() -> bytes:
@@ -112,6 +159,6 @@ _MAKERS: dict[str, dict[Callable[[], bytes], int]] = {
         _columns: 2048,
     },
     "compact": {_repeated_text: 1, _wide_text: 1, _nulls: 500},
-    "log": {_small_frames: 1},
+    "log": {_small_frames: 1, _repeated_log: 1, _repeated_writes: 1, _repeated_small_writes: 1},
     "jsonl": {_many_keys: 40 * 400},
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import time
 from collections import Counter
@@ -68,11 +69,9 @@ def mutate(
     return done
 
 
-def save(folder: Path, error: CrashError) -> Path:
-    """Keep the input of a crash."""
-    import hashlib
-
+def keep(folder: Path, kind: str, data: bytes) -> Path:
+    """Keep an input that failed; `kind` says how."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"crash-{hashlib.sha1(error.data).hexdigest()[:12]}"
-    path.write_bytes(error.data)
+    path = folder / f"{kind}-{hashlib.sha1(data).hexdigest()[:12]}"
+    path.write_bytes(data)
     return path

@@ -1,12 +1,13 @@
 """Peak memory and time of every input, in a process of its own that is limited.
 
-    python tests/fuzz/memory.py TARGET [FOLDER ...]
+    python tests/fuzz/memory.py TARGET [FOLDER ...] [--keep DIR]
 
-Prints one line of JSON. Whatever an input says, reading it takes at most `CONSTANT_BYTES` and `PER_BYTE`
-times its size beyond what the process had before, and `PER_COLUMN_BYTES` for each of very many columns. The
-size is that of the file, of what its compressed sections decode to, which the format limits to 4096 times
-what they take, and of the rows of its heaviest metadata group with the entries of dictionaries written out,
-which the format limits to 256 MiB. All three are compared with their limits before they are allocated.
+Prints one line of JSON. Inputs that crash, take too much memory or longer than `CPU_SECONDS` are kept in DIR.
+
+Whatever an input says, reading it takes at most `CONSTANT_BYTES` and `PER_BYTE` times its size beyond what
+the process had before, and `PER_COLUMN_BYTES` for each of very many columns. The size is that of the file and
+of what its compressed sections decode to, which the format limits to 4096 times what they take. Both are
+compared with their limits before anything is allocated.
 
 Peaks are the kernel's, not sampled: its high-water mark is reset before each input. So that they show what
 was in use, not what an allocator keeps, the process runs itself again under settings that give every block
@@ -15,6 +16,7 @@ back to the kernel when it is freed.
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import gc
 import json
@@ -35,14 +37,8 @@ from heavy import heavy_inputs  # noqa: E402
 from mutators import SnapshotModel  # noqa: E402
 from targets import TARGETS, Target  # noqa: E402
 
-from iqdb_core.errors import PersistError  # noqa: E402
-from iqdb_core.storage.columns_reader import (  # noqa: E402
-    DictionaryValues,
-    StoredValues,
-    check_columns,
-)
-from iqdb_core.storage.snapshot import Snapshot  # noqa: E402
-
+CPU_SECONDS = 2.0
+"""Of a processor, for an input."""
 CONSTANT_BYTES = 8 << 20
 PER_BYTE = 8
 PER_COLUMN_BYTES = 3 << 10
@@ -51,7 +47,6 @@ ADDRESS_BYTES = 16 << 30
 """What the process may reserve; mappings and stacks of threads count, so it is far from what is used."""
 _CLEAR_PEAK = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
-_MAX_GROUP_WEIGHT = 256 << 20
 _MALLOC = {
     "PYTHONMALLOC": "malloc",
     "MALLOC_ARENA_MAX": "1",
@@ -78,7 +73,12 @@ class Used(NamedTuple):
 
 def main() -> int:
     """Run all inputs of a target one after the other."""
-    target = TARGETS[sys.argv[1]]
+    parser = argparse.ArgumentParser()
+    parser.add_argument("target", choices=TARGETS)
+    parser.add_argument("folders", nargs="*", type=Path)
+    parser.add_argument("--keep", type=Path)
+    options = parser.parse_args()
+    target = TARGETS[options.target]
     if not _CLEAR_PEAK.exists():
         print(json.dumps({"skipped": "peak memory of a moment is known on Linux alone"}))
         return 0
@@ -88,15 +88,21 @@ def main() -> int:
     # What is imported and cached by the first of all is not counted.
     for data in target.seeds():
         target.run(data)
-    everything = [
-        measured(target, name, data, columns) for name, data, columns in _inputs(target, sys.argv[2:])
-    ]
-    for used in everything:
+    everything = []
+    for name, data, columns in _inputs(target, options.folders):
+        try:
+            used = measured(target, name, data, columns)
+        except loop.CrashError as error:
+            raise SystemExit(f"{_kept(options.keep, 'crash', name, data)}: {error}") from error
+        everything.append(used)
         if used.grown > used.bound:
+            called = _kept(options.keep, "memory", name, data)
             raise SystemExit(
-                f"{used.name}: {used.size:,} bytes, {used.decoded:,} decoded, took {used.grown:,} bytes of "
+                f"{called}: {used.size:,} bytes, {used.decoded:,} decoded, took {used.grown:,} bytes of "
                 f"memory, at most {used.bound:,}"
             )
+        if used.seconds > CPU_SECONDS:
+            _kept(options.keep, "slow", name, data)
     most = max(everything, key=lambda used: used.grown)
     # Of what takes more than the constant.
     ratio = max(
@@ -123,14 +129,22 @@ def main() -> int:
     return 0
 
 
-def _inputs(target: Target, folders: list[str]) -> Iterator[tuple[str, bytes, int]]:
+def _kept(folder: Path | None, kind: str, name: str, data: bytes) -> str:
+    """Keep an input where that is wanted, and return what to call it."""
+    if folder is None:
+        return name
+    path = loop.keep(folder, kind, data)
+    return f"{name}, kept as {path}"
+
+
+def _inputs(target: Target, folders: list[Path]) -> Iterator[tuple[str, bytes, int]]:
     for number, data in enumerate(target.seeds()):
         yield f"seed {number}", data, 0
     for name, data in inputs_of(target.name):
         yield name, data, 0
     yield from heavy_inputs(target.name)
     for folder in folders:
-        for path in sorted(Path(folder).iterdir()):
+        for path in sorted(folder.iterdir()):
             yield path.name, path.read_bytes(), 0
 
 
@@ -159,28 +173,7 @@ def _decoded_bytes(data: bytes) -> int:
     model = SnapshotModel.of(data)
     if model is None:
         return 0
-    decoded = sum(min(entry.raw_bytes, 4096 * len(stored)) for entry, stored in model.sections if entry.codec)
-    return decoded + _heaviest_group(data)
-
-
-def _heaviest_group(data: bytes) -> int:
-    """Return the weight of the metadata group whose strings take the most beyond what is stored of them."""
-    heaviest = 0
-    try:
-        snapshot = Snapshot.from_buffer(data)
-        for _, _, group in snapshot.groups():
-            weight = sum(_repeated_bytes(stored.values) for _, stored in check_columns(group, None))
-            heaviest = max(heaviest, weight)
-    except (PersistError, MemoryError):
-        pass
-    return min(heaviest, _MAX_GROUP_WEIGHT)
-
-
-def _repeated_bytes(values: StoredValues) -> int:
-    """Return what the strings of a column take when they do not go through a dictionary."""
-    if not isinstance(values, DictionaryValues):
-        return 0
-    return int(values.entries.lengths[values.codes].sum())
+    return sum(min(entry.raw_bytes, 4096 * len(stored)) for entry, stored in model.sections if entry.codec)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ The decoders in Python are fuzzed by atheris where it is installed, else without
 by libFuzzer with AddressSanitizer and UndefinedBehaviorSanitizer where clang++ and its runtime are there.
 The minutes are shared out to the targets. Inputs that add coverage stay in DIR and are where the next run
 begins; afterwards all of them are run once more and their memory and time are measured. The status is 1 when
-an input crashed, took more than `CPU_SECONDS` of a processor or more memory than `memory.py` allows; those
-that crashed or hung lie in DIR/crashes then.
+an input crashed, took more than `CPU_SECONDS` of a processor or more memory than `memory.py` allows. These
+inputs are kept in DIR/crashes/TARGET, or under the folder that `--crashes` names, and are named at the end.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -31,18 +31,18 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "trust")]
 
 import loop  # noqa: E402 - the folders first
 from corpus import inputs_of  # noqa: E402
+from memory import CPU_SECONDS  # noqa: E402
 from targets import NATIVE, TARGETS  # noqa: E402
 
 HANG_SECONDS = 10
 """Of a clock, while fuzzing; what takes longer is run again, and its time on a processor decides."""
-CPU_SECONDS = 2.0
 MEMORY_MB = 2048
 SEED_BYTES = 4096
 
 
 @dataclass
 class Done:
-    """What became of one target."""
+    """What became of one target; `kept` are the paths of inputs that failed."""
 
     target: str
     by: str
@@ -53,6 +53,7 @@ class Done:
     grown_mb: float = 0.0
     share_of_bound: float = 0.0
     slowest_seconds: float = 0.0
+    kept: list[str] = field(default_factory=list)
 
 
 def main() -> int:
@@ -64,12 +65,16 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, required=True, help="for all targets together")
     parser.add_argument("--target", nargs="*", choices=names, metavar="T", help=f"of {', '.join(names)}")
     parser.add_argument("--work", type=Path, default=HERE.parent.parent / "build" / "fuzz", metavar="DIR")
+    parser.add_argument(
+        "--crashes", type=Path, metavar="DIR", help="where inputs that fail are kept (default: WORK/crashes)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="0: another one each time (default)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures as JSON")
     options = parser.parse_args()
     chosen = options.target or names
     seconds = max(1, round(60 * options.minutes / len(chosen)))
     work = options.work.resolve()
+    kept = work / "crashes" if options.crashes is None else options.crashes.resolve()
     print(
         "| target | by | executions | corpus | crashes | peak MiB | most for an input MiB | of its bound | "
         "slowest s |"
@@ -78,9 +83,9 @@ def main() -> int:
     everything = []
     for name in chosen:
         if name in TARGETS:
-            done = fuzz_python(name, seconds, work, options.seed)
+            done = fuzz_python(name, seconds, work, kept / name, options.seed)
         else:
-            done = fuzz_native(name.removeprefix("native-"), seconds, work, options.seed)
+            done = fuzz_native(name.removeprefix("native-"), seconds, work, kept / name, options.seed)
         everything.append(done)
         figures = (
             name, done.by, f"{done.executions:,}", f"{done.corpus:,}", done.crashes, f"{done.peak_mb:.0f}",
@@ -94,34 +99,37 @@ def main() -> int:
         f"{max(done.peak_mb for done in everything):.0f} MiB, slowest input "
         f"{max(done.slowest_seconds for done in everything):.2f} s"
     )
+    for done in everything:
+        for path in done.kept:
+            print(f"{done.target}: an input that fails is kept: {path}")
     if options.json is not None:
         options.json.write_text(json.dumps([asdict(done) for done in everything], indent=1) + "\n", "utf-8")
     return 1 if crashes else 0
 
 
-def fuzz_python(name: str, seconds: int, work: Path, seed: int) -> Done:
+def fuzz_python(name: str, seconds: int, work: Path, crashes: Path, seed: int) -> Done:
     """Fuzz a decoder, then measure the memory of everything in its corpus."""
-    folder, crashes = work / "corpus" / name, work / "crashes" / name
+    folder = work / "corpus" / name
     folder.mkdir(parents=True, exist_ok=True)
     crashes.mkdir(parents=True, exist_ok=True)
-    before = len(list(crashes.iterdir()))
+    before = set(crashes.iterdir())
     if importlib.util.find_spec("atheris") is None:
         done = Done(name, "mutation alone")
         try:
             done.executions = loop.mutate(TARGETS[name], seed or os.getpid(), seconds=seconds).executions
         except loop.CrashError as error:
-            print(f"{loop.save(crashes, error)}: {error}", file=sys.stderr)
+            print(f"{loop.keep(crashes, 'crash', error.data)}: {error}", file=sys.stderr)
     else:
         done = Done(name, "atheris")
         _libfuzzer([sys.executable, HERE / "harness.py", name, folder], done, seconds, crashes, seed)
         _forgive(crashes, lambda path: _python_seconds(name, path))
-    _measure(name, folder, done)
+    _measure(name, folder, done, crashes)
     done.corpus = len(list(folder.iterdir())) + sum(1 for _ in inputs_of(name))
-    done.crashes += len(list(crashes.iterdir())) - before
+    _count(done, crashes, before)
     return done
 
 
-def fuzz_native(name: str, seconds: int, work: Path, seed: int) -> Done:
+def fuzz_native(name: str, seconds: int, work: Path, crashes: Path, seed: int) -> Done:
     """Build the harness of a kernel and fuzz it."""
     cmake, clang = shutil.which("cmake"), shutil.which("clang++")
     if cmake is None or clang is None:
@@ -136,7 +144,7 @@ def fuzz_native(name: str, seconds: int, work: Path, seed: int) -> Done:
         if built.returncode:
             print(built.stdout[-2000:], built.stderr[-2000:], file=sys.stderr)
             return Done(name, "not built", crashes=1)
-    folder, crashes = work / "corpus" / f"native-{name}", work / "crashes" / f"native-{name}"
+    folder = work / "corpus" / f"native-{name}"
     folder.mkdir(parents=True, exist_ok=True)
     crashes.mkdir(parents=True, exist_ok=True)
     for number, (_, data) in enumerate(inputs_of(f"native-{name}")):
@@ -145,13 +153,26 @@ def fuzz_native(name: str, seconds: int, work: Path, seed: int) -> Done:
         for number, data in enumerate(TARGETS["jsonl"].seeds()):
             # In front of the text stand the options, and they are taken from the end of the input.
             (folder / f"jsonl-{number:04d}").write_bytes(data + bytes((9, 8, 64, 1)))
-    before = len(list(crashes.iterdir()))
-    done = Done(name, "libFuzzer, ASan, UBSan")
-    _libfuzzer([tree / f"fuzz_{name}", folder, f"-max_len={SEED_BYTES}"], done, seconds, crashes, seed)
+    before = set(crashes.iterdir())
+    done = Done(f"native-{name}", "libFuzzer, ASan, UBSan")
+    _libfuzzer(
+        [tree / f"fuzz_{name}", folder, f"-max_len={SEED_BYTES}", "-len_control=0"],
+        done,
+        seconds,
+        crashes,
+        seed,
+    )
     _forgive(crashes, lambda path: _child_seconds([tree / f"fuzz_{name}", path]))
     done.corpus = len(list(folder.iterdir()))
-    done.crashes += len(list(crashes.iterdir())) - before
+    _count(done, crashes, before)
     return done
+
+
+def _count(done: Done, crashes: Path, before: set[Path]) -> None:
+    """Count the inputs that failed, and say where they are."""
+    new = sorted(set(crashes.iterdir()) - before)
+    done.kept = [str(path) for path in new]
+    done.crashes = max(done.crashes, len(new))
 
 
 def _libfuzzer(command: list[object], done: Done, seconds: int, crashes: Path, seed: int) -> None:
@@ -170,7 +191,8 @@ def _libfuzzer(command: list[object], done: Done, seconds: int, crashes: Path, s
     done.peak_mb = float(figures.get("peak_rss_mb", 0))
     if ended.returncode:
         print(said[-4000:], file=sys.stderr)
-        if not any(crashes.iterdir()):
+        # A crash that left no input is one all the same; slow ones are looked at again.
+        if not any(path.name.startswith("timeout-") for path in crashes.iterdir()):
             done.crashes += 1
 
 
@@ -185,7 +207,7 @@ def _python_seconds(name: str, path: Path) -> float:
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy(path, folder)
         done = Done(name, "")
-        _measure(name, Path(folder), done)
+        _measure(name, Path(folder), done, None)
         return done.slowest_seconds
 
 
@@ -199,11 +221,11 @@ def _child_seconds(command: list[object]) -> float:
     return used() - before
 
 
-def _measure(name: str, folder: Path, done: Done) -> None:
+def _measure(name: str, folder: Path, done: Done, crashes: Path | None) -> None:
     """Run everything in the corpus once more, in a process that measures memory and time."""
-    ended = subprocess.run(
-        [sys.executable, HERE / "memory.py", name, folder], capture_output=True, text=True, check=False
-    )
+    keep = [] if crashes is None else ["--keep", crashes]
+    command = [sys.executable, HERE / "memory.py", name, folder, *keep]
+    ended = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     if ended.returncode:
         print(ended.stdout[-2000:], ended.stderr[-4000:], file=sys.stderr)
         done.crashes += 1
@@ -214,7 +236,7 @@ def _measure(name: str, folder: Path, done: Done) -> None:
         done.share_of_bound = found["share_of_bound"]
         done.slowest_seconds = found["slowest_seconds"]
         if done.slowest_seconds > CPU_SECONDS:
-            print(f"{found['slowest_input']}: {done.slowest_seconds} s", file=sys.stderr)
+            print(f"{name}, {found['slowest_input']}: {done.slowest_seconds} s", file=sys.stderr)
             done.crashes += 1
 
 

@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import command_targets
 import damage_databases
 import kernels
 import mutators
@@ -39,7 +40,7 @@ from iqdb_core.verification import verify
 ROOT = Path(__file__).parent.parent.parent
 FORMATS = ROOT / "formats"
 PATH, LOG_PATH = damage_databases.PATH, damage_databases.LOG_PATH
-NATIVE = ("text", "bytes", "codes", "graph", "lists", "stored")
+NATIVE = ("text", "bytes", "bits", "codes", "graph", "lists", "stored", "train")
 """Harnesses over the kernels, in `native/`; their inputs are in folders named native-NAME."""
 MAX_RECORDS = 300
 """Of what opened, so many records are read; a file may say that it has more than there is time for."""
@@ -124,9 +125,23 @@ def run_snapshot(data: bytes) -> str:
 
 
 def run_log(data: bytes) -> str:
-    """Replay a log over a good snapshot."""
+    """Replay a log over a good snapshot, and fold it in."""
     snapshot = damage_databases.with_log().images[PATH]
-    return _ask(MemoryFiles({PATH: bytearray(snapshot), LOG_PATH: bytearray(data)}))
+    outcome = _ask(MemoryFiles({PATH: bytearray(snapshot), LOG_PATH: bytearray(data)}))
+    with tempfile.TemporaryDirectory(prefix="iqdb-fuzz-", dir=_memory_folder()) as folder:
+        path, log = Path(folder) / "a.iqdb", Path(folder) / "a.iqdb.wal"
+        path.write_bytes(snapshot)
+        log.write_bytes(data)
+        try:
+            db = Iqdb.open_existing(path, fsync="never", threads=1, auto_compact=None)
+        except PersistError:
+            assert log.read_bytes() == data
+            return outcome
+        with db:
+            n_records = len(db)
+            db.compact()
+        assert verify(path, threads=1).n_rows == n_records
+    return outcome
 
 
 def run_compact(data: bytes) -> str:
@@ -317,6 +332,24 @@ def _json(data: bytes) -> Any:
         return None
 
 
+# --- Whole commands -------------------------------------------------------------------------------
+
+
+def run_commands(data: bytes) -> str:
+    """Run a command over a database of any content."""
+    return command_targets.run_commands(data, _memory_folder())
+
+
+def run_repair(data: bytes) -> str:
+    """Repair a damaged database of which everything is known."""
+    return command_targets.run_repair(data, _memory_folder())
+
+
+def run_import(data: bytes) -> str:
+    """Import a source of any content."""
+    return command_targets.run_import(data, _memory_folder())
+
+
 TARGETS = {
     target.name: target
     for target in (
@@ -329,6 +362,11 @@ TARGETS = {
         Target("jsonl", run_jsonl, mutators_text.jsonl_seeds, mutators_text.mutate_jsonl, 1 << 14),
         Target("parquet", run_parquet, mutators_arrays.parquet_seeds, mutators.mutate_bytes, 1 << 16),
         Target("ids", run_ids, mutators_text.id_seeds, mutators_text.mutate_ids, 1 << 10),
+        Target(
+            "commands", run_commands, command_targets.command_seeds, command_targets.mutate_commands, 1 << 18
+        ),
+        Target("repair", run_repair, command_targets.repair_seeds, command_targets.mutate_repair, 1 << 8),
+        Target("import", run_import, command_targets.import_seeds, command_targets.mutate_import, 1 << 16),
         Target("kernels", kernels.run_kernels, kernels.kernel_seeds, kernels.mutate_kernels, 1 << 11),
     )
 }

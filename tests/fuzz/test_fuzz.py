@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -19,7 +20,10 @@ from corpus import HERE, KINDS, inputs_of
 from targets import NATIVE, TARGETS, Target
 
 SANITIZED = "IQDB_SANITIZED" in os.environ
-EXECUTIONS = {"snapshot": 120, "log": 120, "compact": 60, "legacy": 100, "filter": 500, "parquet": 150}
+EXECUTIONS = {
+    "snapshot": 120, "log": 80, "compact": 60, "legacy": 100, "filter": 500, "parquet": 150, "commands": 40,
+    "repair": 40, "import": 60,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -36,7 +40,7 @@ def test_no_mutation_crashes_its_target(name: str) -> None:
 
 
 @pytest.mark.skipif(SANITIZED, reason="the sanitizer's own memory counts")
-@pytest.mark.parametrize("name", ["snapshot", "jsonl"])
+@pytest.mark.parametrize("name", ["snapshot", "log", "jsonl"])
 def test_memory_is_bounded_by_what_a_file_holds(name: str) -> None:
     ended = subprocess.run(
         [sys.executable, HERE / "memory.py", name], capture_output=True, text=True, check=False
@@ -56,6 +60,40 @@ def test_a_crash_is_told_with_its_input() -> None:
     with pytest.raises(loop.CrashError, match="KeyError") as caught:
         loop.mutate(Target("example", run, seeds, mutators.mutate_bytes, 100), seed=1, executions=10)
     assert caught.value.data
+
+
+@pytest.mark.skipif(SANITIZED, reason="a process of its own, of which the sanitizer is no part")
+def test_what_crashes_while_it_is_fuzzed_is_kept_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run_badly(data: bytes) -> str:
+        raise KeyError("ids.offsets")
+
+    # Not by its name, which the program for the figures of trust has as well.
+    found = importlib.util.spec_from_file_location("fuzz_run", HERE / "run.py")
+    assert found is not None
+    assert found.loader is not None
+    program = importlib.util.module_from_spec(found)
+    monkeypatch.setitem(sys.modules, "fuzz_run", program)
+    found.loader.exec_module(program)
+    ids = TARGETS["ids"]
+    monkeypatch.setitem(TARGETS, "ids", Target("ids", run_badly, ids.seeds, ids.mutate, ids.max_bytes))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    done = program.fuzz_python("ids", 1, tmp_path / "work", tmp_path / "kept" / "ids", 1)
+
+    assert done.crashes == 1
+    assert [Path(path).parent for path in done.kept] == [tmp_path / "kept" / "ids"]
+    assert Path(done.kept[0]).read_bytes()
+    assert done.kept[0] in capsys.readouterr().err
+
+
+def test_an_input_that_takes_too_much_is_kept(tmp_path: Path) -> None:
+    data = b"an input"
+    kept = loop.keep(tmp_path / "crashes" / "example", "memory", data)
+
+    assert kept.parent == tmp_path / "crashes" / "example"
+    assert kept.name.startswith("memory-")
+    assert kept.read_bytes() == data
 
 
 def test_a_snapshot_is_put_together_as_it_was() -> None:

@@ -14,14 +14,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any
 
 from damage_databases import DIM, FILTER, LOG_PATH, PATH, Small, contents
 from memory_files import MemoryFiles
 
 from iqdb_core import Iqdb
 from iqdb_core.errors import PersistError
-from iqdb_core.storage import layout, verify, verify_blocks, verify_records
+from iqdb_core.storage import layout, verify
 from iqdb_core.storage.snapshot import Snapshot
 
 QUERIES = ([1.0, 0.0, -1.0, 2.0, 0.5, 0.0, 0.0, 1.0], [-2.0] * DIM)
@@ -63,29 +63,9 @@ class Tally:
         return Tally(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
 
-class _Inline:
-    """Runs what a pool would run. Starting threads would be nearly all of the time that a state takes."""
-
-    def __init__(self, *_: object) -> None:
-        pass
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    map = staticmethod(map)
-
-
 def verified(files: MemoryFiles, level: verify.Level) -> verify.VerifyReport:
-    """Verify the database, on this thread."""
-    pools = verify_blocks.ThreadPoolExecutor, verify_records.ThreadPoolExecutor
-    try:
-        verify_blocks.ThreadPoolExecutor = verify_records.ThreadPoolExecutor = _Inline  # type: ignore[misc, assignment]
-        return verify.verify_file(PATH, threads=1, level=level, files=files)
-    finally:
-        verify_blocks.ThreadPoolExecutor, verify_records.ThreadPoolExecutor = pools  # type: ignore[misc]
+    """Verify the database, on this thread: starting others would take longer than all else."""
+    return verify.verify_file(PATH, threads=1, level=level, files=files)
 
 
 def answers(files: MemoryFiles, ids: list[Any]) -> Answers:
@@ -216,6 +196,28 @@ class Damaged:
             self.judge(f"{path}: bit {bit} of byte {offset} flipped", torn_from=torn_from)
         finally:
             image[offset] ^= 1 << bit
+
+    def flip_part(self, name: str, step: int = 1) -> None:
+        """Flip the bits of one part of the snapshot, or every `step`-th of them, one at a time.
+
+        The part is "header", "checksums", "table" or a section.
+        """
+        snapshot = Snapshot.from_buffer(self.small.images[PATH])
+        table = snapshot.header.section_table_offset
+        first = next(iter(snapshot.sections.values())).entry.checksums_offset
+        parts = {
+            "header": (0, layout.HEADER_BYTES),
+            "checksums": (first, table),
+            "table": (table, len(self.images[PATH])),
+            **{
+                n: (s.entry.offset, s.entry.offset + s.entry.stored_bytes)
+                for n, s in snapshot.sections.items()
+            },
+        }
+        start, stop = parts[name]
+        bits = [(at, bit) for at in self.meaning() if start <= at < stop for bit in range(8)]
+        for offset, bit in bits[::step]:
+            self.flip(PATH, offset, bit)
 
     def cut(self, path: str, size: int) -> None:
         """Judge the state in which a file is shorter."""

@@ -8,6 +8,9 @@ must know of it. What must hold is asserted by the code that measures, or a row 
 from __future__ import annotations
 
 import importlib
+import os
+import subprocess
+import sys
 import traceback
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import fields
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import ModuleType
 
+ROOT = Path(__file__).parents[2]
 FOLDER = Path(__file__).parent / "figures"
 
 
@@ -93,6 +97,24 @@ def added(tallies: list[Any]) -> Any:
     return type(first)(**{f.name: sum(getattr(tally, f.name) for tally in tallies) for f in fields(first)})
 
 
+def run_tests(run: Run, *arguments: str) -> tuple[bool, str]:
+    """Run tests of this project; return whether all passed, and what pytest printed.
+
+    `arguments` are those of pytest: paths relative to the root of the project, and options.
+    """
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if ended.returncode:
+        run.failures.append(f"pytest {' '.join(arguments)}:\n{ended.stdout[-2000:]}{ended.stderr[-2000:]}")
+    return ended.returncode == 0, ended.stdout
+
+
 def modules() -> dict[str, ModuleType]:
     """Return all figures by name, in the order of their rows."""
     names = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
@@ -120,4 +142,4 @@ def _told(error: BaseException) -> str:
     return f"{''.join(traceback.format_exception(error))}{notes}"
 
 
-__all__ = ["Row", "Run", "added", "measured", "modules", "not_measured"]
+__all__ = ["Row", "Run", "added", "measured", "modules", "not_measured", "run_tests"]

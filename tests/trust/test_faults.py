@@ -39,7 +39,7 @@ def test_whatever_system_call_fails_a_plain_array_is_a_whole_database_or_none() 
     assert tally.poisoned
 
 
-@pytest.mark.parametrize("kind", ["rename", "fdatasync", "link", "unlink"])
+@pytest.mark.parametrize("kind", ["rename", "fdatasync", "link", "unlink", faults.ANY_CHANGE])
 def test_every_one_of_the_calls_that_matter_most_may_fail(kind: str) -> None:
     tally = faults.FaultTally()
     counts = faults.count_calls()

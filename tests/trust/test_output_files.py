@@ -11,13 +11,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from crash_states import Crashes
 from recorder import FailingMemory, MemoryFiles
 
 from iqdb_cli.output import open_output
 from iqdb_cli.termination import TerminatedError, taken_back_when_terminated
+from iqdb_core import IqdbConfig
 from iqdb_core.errors import FileIOError
+from iqdb_core.legacy.writer import write_legacy
+from iqdb_core.records import Ids, RecordBatch
 from iqdb_core.storage.files import FileSystem, OpenFile
 
 PATH = "/disk/out.jsonl"
@@ -56,6 +60,32 @@ def test_a_power_cut_leaves_the_old_file_or_the_whole_new_one(old: bytes | None)
         assert set(again.image().names) == {PATH}
     assert found == {None, old, NEW}
     assert len(states) > 10
+
+
+def test_a_power_cut_leaves_a_whole_snapshot_for_1x_or_none() -> None:
+    ids, vectors = Ids.from_list([1, 2]), np.ones((2, 3), np.float32)
+    path = "/disk/old.iqdb"
+
+    def export(files: MemoryFiles) -> None:
+        write_legacy(path, IqdbConfig(dim=3), lambda: iter([RecordBatch(ids, vectors, None)]), files=files)
+
+    files = MemoryFiles()
+    files.trace.begin(1)
+    export(files)
+    files.trace.ack(1)
+    whole = files.image().content(path)
+    found = set()
+    for state in Crashes(files.trace, rng=random.Random(1), every_byte=False).states():
+        content = state.image.content(path)
+        assert content in (None, whole), "half of a snapshot"
+        # The command had ended: what it wrote is there.
+        assert state.floor < 1 or content == whole
+        found.add(content)
+        if content is None:
+            again = MemoryFiles(state.image)
+            export(again)
+            assert set(again.image().names) == {path}
+    assert found == {None, whole}
 
 
 @pytest.mark.parametrize("kind", ["write", "sync"])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from iqdb_core import _kernels
@@ -88,7 +88,6 @@ def test_extreme_magnitudes_keep_their_precision(metric: int, scale: float) -> N
             assert kernel(metric, query, x).tolist() == expected
 
 
-@settings(deadline=None)
 @given(
     st.integers(0, 4),
     st.lists(

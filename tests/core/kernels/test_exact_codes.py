@@ -268,7 +268,7 @@ def test_arguments_that_do_not_fit_are_refused() -> None:
         codes.search(vectors, vectors[:1], 4, *out)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_any_finite_vectors_give_the_hits_of_a_scan(data: st.DataObject) -> None:
     metric = data.draw(st.sampled_from(METRICS))

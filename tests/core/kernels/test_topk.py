@@ -140,7 +140,7 @@ def test_a_large_search_on_several_threads_has_the_bits_of_one_thread() -> None:
             assert search(x, queries, metric, 50, threads=threads) == expected
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.data())
 def test_any_small_search_agrees_with_the_sorted_distances(data: st.DataObject) -> None:
     n = data.draw(st.integers(0, 90), "n")

@@ -218,3 +218,18 @@ def test_a_range_too_large_to_map_is_an_error_not_a_crash(path: str) -> None:
     file = make(path)
     with pytest.raises(FileIOError, match="cannot map"):
         OS_FILES.map_read(file, 2**62)
+
+
+def test_errors_of_a_temporary_file_name_what_it_is_going_to_be(path: str) -> None:
+    file = OS_FILES.create_temporary(path)
+    assert file.path != path
+    reader = OpenFile(os.open(file.path, os.O_RDONLY), file.path, file.shown)
+    with pytest.raises(FileIOError) as caught:
+        OS_FILES.write(reader, b"x", 0)
+    assert (caught.value.path, caught.value.operation, caught.value.errno) == (path, "write", errno.EBADF)
+    OS_FILES.close(reader)
+    OS_FILES.unlink(file.path)
+    OS_FILES.release(file)
+    with pytest.raises(FileIOError, match=r"cannot create: there is no folder .*absent$") as caught:
+        OS_FILES.create_temporary(str(Path(path).parent / "absent" / "a.iqdb"))
+    assert caught.value.errno == errno.ENOENT

@@ -72,7 +72,7 @@ def test_what_was_written_is_read(
         assert snapshot.find(record_id) == row
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.data())
 def test_bytes_do_not_depend_on_how_records_were_cut_into_batches(
     image: Callable[..., bytes], records: Callable[..., RecordBatch], data: st.DataObject

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from iqdb_core.config import IqdbConfig
@@ -193,7 +193,6 @@ IMAGES = {name: (GOLDEN / f"{name}.iqdb").read_bytes() for name in ("metadata", 
 
 
 @given(data=st.data(), name=st.sampled_from(sorted(IMAGES)))
-@settings(deadline=None)
 def test_no_flipped_bit_anywhere_in_a_file_escapes_verification(
     data: st.DataObject, name: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

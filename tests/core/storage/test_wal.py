@@ -149,7 +149,7 @@ VALUES = (
 MAPPINGS = st.none() | st.dictionaries(st.text(max_size=3), VALUES, max_size=4)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(frames=st.lists(st.lists(st.tuples(IDS, MAPPINGS), min_size=1, max_size=5), max_size=4))
 def test_any_records_survive(tmp_path_factory: pytest.TempPathFactory, frames: list[list[Any]]) -> None:
     path = str(tmp_path_factory.mktemp("log") / "wal")
@@ -162,7 +162,7 @@ def test_any_records_survive(tmp_path_factory: pytest.TempPathFactory, frames: l
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(record_id=IDS, metadata=MAPPINGS)
 def test_a_single_record_has_the_bytes_of_a_batch_of_one(record_id: Any, metadata: Any) -> None:
     columns = None if metadata is None else MetadataColumns.from_dicts([metadata])
@@ -191,7 +191,7 @@ def test_single_records_come_together_but_in_their_order(
         assert sum(1 for _ in contents.frames()) == 11
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(record_id=IDS, metadata=MAPPINGS, place=st.integers(0, 10**6), value=st.integers(0, 255))
 def test_the_quick_decoder_accepts_only_what_the_general_one_does(
     record_id: Any, metadata: Any, place: int, value: int

@@ -1,15 +1,19 @@
 // Strings, ids, checksums and hashes over arrays whose offsets, kinds and row numbers are anything.
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <stdexcept>
 #include <vector>
 
 #include "arrays.hpp"
+#include "byteorder.hpp"
 #include "checksum.hpp"
 #include "dispatch.hpp"
 #include "ids.hpp"
 #include "strings.hpp"
 #include "strings_dictionary.hpp"
 #include "xxh64.hpp"
+#include "xxh64_plain.hpp"
 #include "xxh64_records.hpp"
 
 namespace {
@@ -58,6 +62,12 @@ void strings(FuzzedDataProvider& feed) {
   tried([&] { iqdb::dictionary_strings(values, rows, codes.data()); });
   tried([&] { iqdb::gather_strings(values, chosen.span(), out); });
   tried([&] { iqdb::hash_strings(needle.span(), values, {targets.data(), sums}); });
+  const std::size_t width = bytes % 9;
+  const std::size_t count = width == 0 ? n : std::min(n, bytes / width);
+  tried([&] {
+    iqdb::hash_values(needle.span(), data.data(), count, width,
+                      {bytes % 2 != 0 ? targets.data() : nullptr, sums});
+  });
 }
 
 void ids(FuzzedDataProvider& feed) {
@@ -123,18 +133,81 @@ void sums(FuzzedDataProvider& feed) {
   }
 }
 
+// XXH64 of three hashes, one behind the other, under the seeds 0 and 1.
+iqdb::HashPair joined(const iqdb::HashPair& id, const iqdb::HashPair& vector,
+                      const iqdb::HashPair& metadata) {
+  std::uint8_t words[2][24];
+  for (std::size_t i = 0; i < 3; ++i) {
+    const iqdb::HashPair& part = i == 0 ? id : i == 1 ? vector : metadata;
+    iqdb::store_le(words[0] + 8 * i, part.h0);
+    iqdb::store_le(words[1] + 8 * i, part.h1);
+  }
+  return {iqdb::hash_pair(words[0], 24).h0, iqdb::hash_pair(words[1], 24).h1};
+}
+
+// Digests of records, in one pass over plain ones and in parts.
+void digests(FuzzedDataProvider& feed) {
+  const auto n = feed.ConsumeIntegralInRange<std::size_t>(0, 40);
+  // A pass takes 64 KiB at a time: rows of more than that, too.
+  const auto dim = feed.ConsumeBool() ? feed.ConsumeIntegralInRange<std::size_t>(1, 9)
+                                      : feed.ConsumeIntegral<std::uint16_t>() + 1U;
+  const auto first_rank = feed.ConsumeIntegral<std::uint64_t>();
+  const auto below = feed.ConsumeIntegral<std::uint64_t>();
+  const bool bounded = feed.ConsumeBool();
+  const bool sorted = feed.ConsumeBool();
+  const Array<iqdb::HashPair> metadata(feed, n);
+  const Array<std::uint64_t> ids(feed, n);
+  const Array<float> vectors(feed, n * dim);
+  for (std::size_t i = 1; i < n && sorted; ++i) ids[i] = ids[i - 1] + (ids[i] % 5 != 0);
+  std::vector<iqdb::HashPair> id_hashes(n);
+  std::vector<iqdb::HashPair> vector_hashes(n);
+  std::vector<iqdb::HashPair> records(n);
+  iqdb::hash_ids_u64(ids.span(), id_hashes.data());
+  iqdb::hash_rows(reinterpret_cast<const std::uint8_t*>(vectors.data()), n, dim * sizeof(float),
+                  vector_hashes.data(), 1);
+  const iqdb::HashPair sum =
+      iqdb::combine_digest(n, id_hashes.data(), vector_hashes.data(), metadata.data(), records.data());
+  iqdb::HashPair expected;
+  for (std::size_t i = 0; i < n; ++i) {
+    const iqdb::HashPair one = joined(id_hashes[i], vector_hashes[i], metadata[i]);
+    MUST(one.h0 == records[i].h0 && one.h1 == records[i].h1);
+    expected += one;
+  }
+  MUST(sum.h0 == expected.h0 && sum.h1 == expected.h1);
+
+  const iqdb::PlainDigest plain = iqdb::digest_plain({vectors.data(), ids.span(), dim}, first_rank);
+  std::size_t bad = 0;
+  while (bad < n * dim && std::isfinite(vectors[bad])) ++bad;
+  MUST(plain.bad == (bad == n * dim ? -1 : static_cast<std::int64_t>(bad)));
+  if (plain.bad < 0) {
+    iqdb::HashPair whole;
+    std::uint64_t sequence = 0;
+    for (std::size_t i = 0; i < n; ++i) {
+      whole += joined(id_hashes[i], vector_hashes[i], {});
+      sequence += id_hashes[i].h0 * (2 * (first_rank + i) + 1);
+    }
+    MUST(plain.sum.h0 == whole.h0 && plain.sum.h1 == whole.h1 && plain.sequence == sequence);
+  }
+  bool ascend = !bounded || n == 0 || ids[0] > below;
+  for (std::size_t i = 1; i < n; ++i) ascend = ascend && ids[i] > ids[i - 1];
+  MUST(iqdb::ids_ascend(ids.span(), bounded ? &below : nullptr) == ascend);
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   static const std::vector<std::string> variants = iqdb::variant_names();
   FuzzedDataProvider feed(data, size);
   iqdb::select_variant(variants[feed.ConsumeIntegral<std::uint8_t>() % variants.size()]);
-  switch (feed.ConsumeIntegralInRange<int>(0, 2)) {
+  switch (feed.ConsumeIntegralInRange<int>(0, 3)) {
     case 0:
       strings(feed);
       break;
     case 1:
       ids(feed);
+      break;
+    case 2:
+      digests(feed);
       break;
     default:
       sums(feed);

@@ -10,6 +10,7 @@
 #include "codes.hpp"
 #include "dispatch.hpp"
 #include "metric.hpp"
+#include "search.hpp"
 
 inline void choose_variant(FuzzedDataProvider& feed) {
   static const std::vector<std::string> variants = iqdb::variant_names();
@@ -47,3 +48,30 @@ inline void check_rows(const std::vector<std::int64_t>& rows, const std::vector<
     }
   }
 }
+
+// What a search fills.
+struct Found {
+  Found(std::size_t n_queries, std::size_t width)
+      : rows(n_queries * width, -1), distances(n_queries * width), counts(n_queries) {}
+
+  std::vector<std::int64_t> rows;
+  std::vector<double> distances;
+  std::vector<std::int64_t> counts;
+
+  void take(iqdb::SearchTask* task) {
+    task->rows = rows.data();
+    task->distances = distances.data();
+    task->counts = counts.data();
+  }
+
+  // The same rows and distances, bit for bit.
+  void must_be(const Found& other, std::size_t width) const {
+    for (std::size_t query = 0; query < counts.size(); ++query) {
+      MUST(counts[query] == other.counts[query]);
+      for (std::size_t i = query * width; i < query * width + counts[query]; ++i) {
+        MUST(rows[i] == other.rows[i]);
+        MUST(std::memcmp(&distances[i], &other.distances[i], sizeof(double)) == 0);
+      }
+    }
+  }
+};

@@ -1,32 +1,11 @@
 // Exact search, over vectors alone and over stored codes and bounds that are anything, or that are right:
 // then both find the same, bit for bit.
-#include <algorithm>
-#include <cstring>
 #include <vector>
 
 #include "blocks.hpp"
 #include "code_search.hpp"
 #include "coded.hpp"
 #include "search.hpp"
-
-namespace {
-
-struct Found {
-  Found(std::size_t n_queries, std::size_t width)
-      : rows(n_queries * width, -1), distances(n_queries * width), counts(n_queries) {}
-
-  std::vector<std::int64_t> rows;
-  std::vector<double> distances;
-  std::vector<std::int64_t> counts;
-
-  void take(iqdb::SearchTask* task) {
-    task->rows = rows.data();
-    task->distances = distances.data();
-    task->counts = counts.data();
-  }
-};
-
-}  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   FuzzedDataProvider feed(data, size);
@@ -94,12 +73,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (result.damaged != Part::kNone) return 0;
   check_rows(found.rows, found.counts, task.width, n);
   if (!honest || damaged >= 0) return 0;
-  for (std::size_t query = 0; query < n_queries; ++query) {
-    MUST(found.counts[query] == plain.counts[query]);
-    for (std::size_t i = query * task.width; i < query * task.width + plain.counts[query]; ++i) {
-      MUST(found.rows[i] == plain.rows[i]);
-      MUST(std::memcmp(&found.distances[i], &plain.distances[i], sizeof(double)) == 0);
-    }
-  }
+  found.must_be(plain, task.width);
   return 0;
 }

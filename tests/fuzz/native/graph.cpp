@@ -67,10 +67,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   std::vector<double> distances(rows.size());
   std::vector<std::int64_t> counts(n_queries);
   std::vector<std::int64_t> visited(2 * n_queries);
-  task.out_rows = rows.data();
-  task.out_distances = distances.data();
-  task.out_counts = counts.data();
-  task.out_visited = visited.data();
+  task.rows = rows.data();
+  task.distances = distances.data();
+  task.counts = counts.data();
+  task.visited = visited.data();
   const int damaged = iqdb::search_graph(iqdb::kernels(), task).part;
   const CheckedBlocks* const parts[] = {&code_blocks, &link_blocks, &vector_blocks, &coarse_blocks};
   MUST(damaged == 0 || parts[damaged - 1]->may_be_found());

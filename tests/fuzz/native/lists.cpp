@@ -107,10 +107,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   std::vector<double> distances(out_rows.size());
   std::vector<std::int64_t> counts(n_queries);
   std::vector<std::int64_t> visited(3 * n_queries);
-  task.out_rows = out_rows.data();
-  task.out_distances = distances.data();
-  task.out_counts = counts.data();
-  task.out_visited = visited.data();
+  task.rows = out_rows.data();
+  task.distances = distances.data();
+  task.counts = counts.data();
+  task.visited = visited.data();
   const auto damaged = static_cast<std::size_t>(iqdb::search_lists(iqdb::kernels(), task).part);
   MUST(damaged == 0 || (checked[damaged - 1].may_be_found() && used[damaged - 1]));
   if (damaged != 0) return 0;

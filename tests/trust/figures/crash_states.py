@@ -13,36 +13,41 @@ if TYPE_CHECKING:
 
 POSITION = 10
 
-# Workload, policy, states in the short form and in the long one (None: all), with a second crash.
+# Workload, policy, states in the short form, and in the long one, which tries all, those with a second crash.
 HISTORIES = [
-    ("life", "always", 300, 4000, 24),
-    ("life", "periodic", 150, 1000, 10),
-    ("life", "never", 100, 600, 6),
-    ("imported", "always", 150, 2000, 16),
-    ("plain", "always", 100, 1000, 10),
-    ("many_frames", "always", 150, 2500, 16),
-    ("many_frames", "periodic", 100, 1000, 10),
-    ("many_frames", "never", 50, 400, 6),
-    ("nothing_kept", "always", 100, None, 16),
-    ("timer", "periodic", 100, None, 10),
-    ("hnsw", "always", 200, 3000, 16),
-    ("hnsw", "never", 60, 400, 6),
-    ("ivf", "always", 200, 3000, 16),
-    ("ivf", "periodic", 60, 1000, 6),
-    ("ivf_pq", "always", 200, 3000, 16),
-    ("hnsw_imported", "always", 100, 1500, 10),
-    ("ivf_pq_imported", "always", 100, 1500, 10),
+    ("life", "always", 300, 24),
+    ("life", "periodic", 150, 10),
+    ("life", "never", 100, 6),
+    ("imported", "always", 150, 16),
+    ("plain", "always", 100, 10),
+    ("many_frames", "always", 150, 16),
+    ("many_frames", "periodic", 100, 10),
+    ("many_frames", "never", 50, 6),
+    ("nothing_kept", "always", 100, 16),
+    ("nothing_kept", "never", 150, 6),
+    ("timer", "periodic", 100, 10),
+    ("left_stale", "always", 300, 10),
+    ("loaded_twice", "always", 300, 10),
+    ("killed", "periodic", 100, 10),
+    ("alike", "periodic", 60, 10),
+    ("hnsw", "always", 200, 16),
+    ("hnsw", "never", 60, 6),
+    ("ivf", "always", 200, 16),
+    ("ivf", "periodic", 60, 6),
+    ("ivf_pq", "always", 200, 16),
+    ("hnsw_imported", "always", 100, 10),
+    ("ivf_pq_imported", "always", 100, 10),
 ]
 
 
 def part(index: int, part: tuple[int, int], seed: int, *, long: bool) -> crashes.Tally:
     """Try a part of the crash states of one history."""
-    name, policy, short_limit, long_limit, doubles = HISTORIES[index]
+    name, policy, limit, doubles = HISTORIES[index]
     return crashes.run(
         getattr(workloads, name),
         policy,
         seed,
-        limit=long_limit if long else short_limit,
+        limit=None if long else limit,
         double_limit=doubles if long else 2,
         part=part,
         every=1 if long else 4,

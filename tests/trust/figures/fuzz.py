@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from figure import Run
 
 POSITION = 42
-PROGRAM = Path(__file__).parent.parent.parent / "fuzz" / "run.py"
+ROOT = Path(__file__).parent.parent.parent.parent
+PROGRAM = ROOT / "tests" / "fuzz" / "run.py"
+CRASHES = ROOT / "build" / "fuzz" / "crashes"
+"""Inputs that fail stay here, also those of the short form, whose other files go with a temporary folder."""
 SHORT_MINUTES = 0.3
 LONG_MINUTES = 20
 # Building the harnesses of the kernels takes longer than all else in the short form, which leaves them out.
@@ -26,7 +29,7 @@ def rows(run: Run) -> list[Row]:
     """Fuzz for some time: the decoders in the short form, the kernels too in the long one."""
     with tempfile.TemporaryDirectory(prefix="iqdb-fuzz-") as folder:
         figures = Path(folder) / "figures.json"
-        command = [sys.executable, PROGRAM, "--json", figures, "--seed", run.seed]
+        command = [sys.executable, PROGRAM, "--json", figures, "--seed", run.seed, "--crashes", CRASHES]
         command += ["--minutes", LONG_MINUTES if run.long else SHORT_MINUTES]
         if not run.long:
             command += ["--work", folder, "--target", *PYTHON]
@@ -37,8 +40,14 @@ def rows(run: Run) -> list[Row]:
             raise AssertionError(ended.stderr[-4000:])
         done = json.loads(figures.read_text("utf-8"))
     if ended.returncode:
-        run.failures.append(f"fuzz: {ended.stderr[-4000:]}")
+        run.failures.append(f"fuzz: {kept_of(done)}\n{ended.stderr[-4000:]}")
     return rows_of(done)
+
+
+def kept_of(done: list[dict[str, Any]]) -> str:
+    """Say where the inputs are that failed."""
+    paths = [path for target in done for path in target["kept"]]
+    return f"inputs that fail are kept: {', '.join(paths)}" if paths else "no input was kept"
 
 
 def rows_of(done: list[dict[str, Any]]) -> list[Row]:
