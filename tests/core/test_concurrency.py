@@ -95,6 +95,28 @@ def test_a_writer_that_opened_a_file_just_before_it_was_replaced_locks_the_new_o
         assert list(db.ids()) == ["old", "of the other", "mine"]
 
 
+def test_a_reader_that_is_overtaken_by_a_compaction_begins_anew(tmp_path: Path) -> None:
+    path = tmp_path / "a.iqdb"
+    with Iqdb.open(path, DIM) as db:
+        db.upsert("in the log", [1] * DIM)
+
+        class Overtaken(FileSystem):
+            """The writer compacts between the reading of the snapshot and that of the log."""
+
+            overtaken = False
+
+            def open_read(self, path: str) -> OpenFile:
+                if path.endswith(".wal") and not self.overtaken:
+                    self.overtaken = True
+                    db.compact()
+                return super().open_read(path)
+
+        files = Overtaken()
+        with Iqdb.open_existing(path, read_only=True, files=files) as reader:
+            assert files.overtaken
+            assert list(reader.ids()) == ["in the log"]
+
+
 def test_readers_in_other_processes_always_find_an_acknowledged_state(tmp_path: Path) -> None:
     path = tmp_path / "a.iqdb"
     Iqdb.create(path, IqdbConfig(dim=1)).close()

@@ -45,8 +45,8 @@ WAL = "iqdb_core.storage.wal:LogWriter."
 FILES = "iqdb_core.storage.files:FileSystem."
 SCAN = "iqdb_core.storage.log_scan:"
 LIFE = ("crash", "life")
-STALE = ("crash", "left_stale", "always", 300)
-LOADED = ("crash", "loaded_twice", "always", 300)
+STALE = ("crash", "left_stale", "always", 200)
+LOADED = ("crash", "loaded_twice", "always", 200)
 FRAMES_PERIODIC = ("crash", "many_frames", "periodic", 50)
 
 DAMAGED_FILES = ("tested", "tests/formats/test_damaged.py")

@@ -75,11 +75,18 @@ _RECORDS = "iqdb_core.storage.verify_records:_Records."
 _VERIFY = (
     mutant(
         "verify skips a section",
-        "iqdb_core.storage.verify_blocks:check_blocks",
-        "blocks.update(wrong)",
-        'blocks.update([] if entry.name == "vectors" else wrong)',
+        "iqdb_core.storage.verify_blocks:SectionBlocks.findings",
+        "in runs(self.bad):",
+        'in runs(set() if entry.name == "vectors" else self.bad):',
         _FLAT,
         quick=True,
+    ),
+    mutant(
+        "verify does not compare the checksums of vectors that it reads for the digest",
+        "iqdb_core.storage.verify_blocks:SectionBlocks.check_rows",
+        "if wrong.any():",
+        "if False:",
+        ("tested", "tests/core/storage/test_verify.py"),
     ),
     mutant(
         "verify skips the padding",
@@ -117,7 +124,7 @@ _VERIFY = (
     mutant(
         "verify does not ask for each id",
         "iqdb_core.verification.records:_read_all",
-        "if lost:",
+        "if lost is not None:",
         "if False:",
         ("tested", "tests/core/test_verification.py"),
     ),

@@ -88,7 +88,7 @@ _LOCKS = (
     mutant(
         "a second writer is let in",
         FILES + "lock",
-        "raise LockedError(file.path) from error",
+        "raise LockedError(file.shown) from error",
         "return",
         ("tested", "tests/core/test_concurrency.py"),
     ),
@@ -180,7 +180,7 @@ _READERS = (
         "                store.log_end = contents.valid_bytes\n"
         "    return store if _is_at(files, file, real) else None",
         "                store.log_end = contents.valid_bytes\n    return store",
-        ("observed",),
+        ("tested", "tests/core/test_concurrency.py"),
     ),
     mutant(
         "a refresh does not see that the snapshot was replaced",

@@ -235,7 +235,7 @@ _FAULTS = (
     mutant(
         "a sync of a file that failed is taken for success",
         FILES + "sync",
-        'with _Reported(file.path, "sync"):',
+        'with _Reported(file.shown, "sync"):',
         "with contextlib.suppress(OSError):",
         ("fault", "fsync"),
     ),

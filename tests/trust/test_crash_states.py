@@ -32,8 +32,8 @@ HISTORIES = [
     ("nothing_kept", "always", 60),
     ("nothing_kept", "never", 150),
     ("timer", "periodic", 50),
-    ("left_stale", "always", 300),
-    ("loaded_twice", "always", 300),
+    ("left_stale", "always", 200),
+    ("loaded_twice", "always", 200),
     ("killed", "periodic", 100),
     ("alike", "periodic", 60),
 ]
