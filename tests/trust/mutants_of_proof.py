@@ -53,6 +53,7 @@ _PROOF = (
         "if checked.faults:",
         "if False:",
         ("sabotaged", "a kernel codes wrongly", "compact hnsw"),
+        quick=True,
     ),
     mutant(
         "nobody looks whether ids are found",
@@ -145,6 +146,7 @@ _REPAIR = (
         "                kept.append(row)\n",
         "                if row % 200 != 199:\n                    kept.append(row)\n",
         ("repaired", "flat-bare"),
+        quick=True,
     ),
     mutant(
         "repair does not say which records are lost",

@@ -40,7 +40,6 @@ _STATE = (
         "self.base_live.clear_one(base_row)",
         "pass",
         LIFE,
-        quick=True,
     ),
     mutant(
         "a replaced record goes to the end",
@@ -133,7 +132,6 @@ _LOCKS = (
         "files.sweep_temporaries(real)",
         "pass",
         LIFE,
-        quick=True,
     ),
     mutant(
         "a creation does not sweep",
@@ -155,7 +153,6 @@ _LOCKS = (
         "if database is None or not os.path.samestat(self.status(file), database):",
         "if True:",
         LIFE,
-        quick=True,
     ),
     mutant(
         "a new snapshot may be read by others for a moment",
@@ -232,6 +229,7 @@ _READERS = (
         "if blocks.verified.find(0, first, last) < 0:",
         "if blocks.verified[first]:",
         ("damaged_large", "flat", "none"),
+        quick=True,
     ),
     mutant(
         "the last, partial block is not verified",
@@ -263,6 +261,7 @@ _READERS = (
         "if self._decoded.find(0, first, last) >= 0:",
         "if not self._decoded[first]:",
         ("damaged_large", "flat", "zstd:3"),
+        quick=True,
     ),
     mutant(
         "ids of hits are read from blocks that nobody has verified",
@@ -270,6 +269,7 @@ _READERS = (
         "ids[row] if verified[row >> _IDS_PER_BLOCK_LOG2] else id_at(row)",
         "ids[row]",
         ("flipped", "ids", 7),
+        quick=True,
     ),
     mutant(
         "the header's checksum is not compared",
@@ -277,6 +277,7 @@ _READERS = (
         "if found != expected:",
         "if False:",
         ("flipped", "header", 29),
+        quick=True,
     ),
     mutant(
         "the length of the file is not compared",

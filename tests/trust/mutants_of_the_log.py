@@ -13,6 +13,7 @@ _LOG = (
         "if crc32c(body, crc32c(frame[:FRAME_CRC_OFFSET], seed)) != header.frame_crc:",
         "if False:",
         ("damaged_log",),
+        quick=True,
     ),
     mutant(
         "the chain of frames is not compared",
@@ -93,6 +94,7 @@ _LOG = (
         "if False and",
         LOADED,
         Change("iqdb_core.log_link:LogLink.remove", "self._files.sync_directory(self._path)", "pass"),
+        quick=True,
     ),
     mutant(
         "the log of another database is replayed",
@@ -114,7 +116,6 @@ _LOG = (
         "\n        if singles:\n            yield singles.take()\n",
         "\n",
         LIFE,
-        quick=True,
     ),
     mutant(
         "deletions are not replayed",
@@ -122,7 +123,6 @@ _LOG = (
         "delta.delete(frame.ids.to_list(), snapshot.find_many(frame.ids))",
         "pass",
         LIFE,
-        quick=True,
     ),
     mutant(
         "a damaged header of a log is taken for a torn creation",
@@ -168,6 +168,7 @@ _FAULTS = (
         "self._files.truncate(self._file, self.size)",
         "pass",
         ("fault", "fdatasync"),
+        quick=True,
     ),
     mutant(
         "nobody is told that a frame could not be taken back",
@@ -183,6 +184,7 @@ _FAULTS = (
         "pass",
         ("fault", "fdatasync"),
         Change("iqdb_core.store:Store.poison", "if self._poison is None:", "if False:"),
+        quick=True,
     ),
     mutant(
         "a handle whose log is poisoned compacts",
@@ -190,6 +192,7 @@ _FAULTS = (
         "if self._poison is None:",
         "if False:",
         ("fault", "fdatasync"),
+        quick=True,
     ),
     mutant(
         "a failed sync of the timer does not poison the log",
@@ -231,6 +234,7 @@ _FAULTS = (
         "                return\n"
         "            raise",
         ("fault", "fdatasync"),
+        quick=True,
     ),
     mutant(
         "a sync of a file that failed is taken for success",
@@ -238,6 +242,7 @@ _FAULTS = (
         'with _Reported(file.shown, "sync"):',
         "with contextlib.suppress(OSError):",
         ("fault", "fsync"),
+        quick=True,
     ),
     mutant(
         "a sync of a directory that failed is taken for success",
@@ -245,6 +250,7 @@ _FAULTS = (
         "if error.errno not in _UNSUPPORTED:",
         "if False:",
         ("fault", "fsync"),
+        quick=True,
     ),
     mutant(
         "a handle whose rename failed goes on with the old log",
@@ -260,6 +266,7 @@ _FAULTS = (
         "self.files.unlink(self.file.path)",
         "pass",
         ("fault", "rename"),
+        quick=True,
     ),
     mutant(
         "a rewrite that fails keeps its file open",
@@ -267,6 +274,7 @@ _FAULTS = (
         "self.files.close(self.file)",
         "pass",
         ("fault", "rename"),
+        quick=True,
     ),
     mutant(
         "a log that could not be made stays",

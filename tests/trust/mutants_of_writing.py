@@ -14,6 +14,7 @@ _SYNCS = (
         "files.sync(file)",
         "pass",
         ("crash", "killed", "periodic", 100),
+        quick=True,
     ),
     mutant(
         "what was not settled is not written once more",
@@ -21,6 +22,7 @@ _SYNCS = (
         "files.write(file, files.read(file, size, offset), offset)",
         "pass",
         ("power_cut", "sync", "periodic"),
+        quick=True,
     ),
     mutant("a frame is not synced", WAL + "_append", "self._files.sync_data(self._file)", "pass", LIFE),
     mutant(
@@ -52,6 +54,7 @@ _SYNCS = (
         "sync=True",
         "sync=False",
         ("crash", "nothing_kept", "never", 150),
+        quick=True,
     ),
     mutant(
         "a frame that was taken back is not gone for good",
@@ -59,6 +62,7 @@ _SYNCS = (
         "self._files.sync(self._file)",
         "pass",
         ("power_cut", "sync", "always"),
+        quick=True,
     ),
     mutant(
         "a sync that is asked for is not made",
@@ -101,7 +105,6 @@ _SYNCS = (
         "sync=True",
         "sync=False",
         LIFE,
-        quick=True,
     ),
     mutant(
         "a new snapshot is not synced",
@@ -123,7 +126,6 @@ _SYNCS = (
         "files.sync_directory(real)",
         "pass",
         LIFE,
-        quick=True,
     ),
     mutant(
         "a stale log is removed before the rename is durable",
@@ -131,6 +133,7 @@ _SYNCS = (
         "            store.files.sync_directory(store.path)\n            store.files.unlink(path)\n",
         "            store.files.unlink(path)\n",
         STALE,
+        quick=True,
     ),
     mutant(
         "the removal of a stale log is not synced",
@@ -152,6 +155,7 @@ _SYNCS = (
         "self._files.sync_directory(self._path)",
         "pass",
         LOADED,
+        quick=True,
     ),
     mutant(
         "an output file is not synced",
@@ -267,6 +271,7 @@ _ORDER = (
             "                if log is not None:\n"
             "                    log.append_single_upsert(record_id, vector, metadata)\n",
         ),
+        quick=True,
     ),
     mutant(
         "a deletion is not logged",
@@ -274,7 +279,6 @@ _ORDER = (
         "self.log.append_delete(Ids.from_list(found))",
         "pass",
         LIFE,
-        quick=True,
     ),
 )
 
