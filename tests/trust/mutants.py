@@ -292,8 +292,8 @@ def main() -> int:
         if "--json" in sys.argv:
             print(json.dumps(found), flush=True)
             continue
-        equivalent = name in MUTANTS and MUTANTS[name].equivalent
-        right = found.result == ("not noticed" if equivalent else "noticed")
+        silent = name not in MUTANTS or MUTANTS[name].equivalent
+        right = found.result == ("not noticed" if silent else "noticed")
         wrong += not right
         print(
             f"{'' if right else 'WRONG '}{found.result:12}{found.seconds:6.1f} s  {name}\n      {found.said}"
