@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from itertools import islice
 from tokenize import TokenError
@@ -175,10 +176,14 @@ class NpyIds:
                 raise InvalidIdError(int(values[row]), reason, where=place_of(name, row=first + row))
         if self._dtype.kind in "iu":
             return Ids.from_u64(values.astype(np.uint64))
-        try:
-            texts = values.tolist()
-        except (ValueError, UnicodeError):
-            raise BadInputError(name, "holds text that is no Unicode", row=first) from None
+        if self._dtype.kind == "U":
+            # NumPy would pass them to Python, which answers with an error of its own inside.
+            points = np.frombuffer(raw, np.dtype(np.uint32).newbyteorder(self._dtype.byteorder))
+            beyond = np.flatnonzero(points > sys.maxunicode)
+            if len(beyond):
+                row = first + int(beyond[0]) * 4 // self._dtype.itemsize
+                raise BadInputError(name, "holds text that is no Unicode", row=row)
+        texts = values.tolist()
         return Ids.from_list(texts, where=lambda row: place_of(name, row=first + row))
 
     def finish(self) -> None:

@@ -92,7 +92,7 @@ class ProductQuantiser:
         points = np.ascontiguousarray(rows, np.float32)
         _kernels.product_residuals(points, centroids, numbers, self._factor, scaled, threads)
         _kernels.encode_product(books, scaled, self.parts, self._absolute, codes, threads)
-        columns = {ivf.PQ_CODES: codes}
+        columns: dict[str, NDArray[Any]] = {ivf.PQ_CODES: codes}
         if self.has_terms:
             terms = columns[ivf.PQ_TERMS] = np.empty(len(rows), np.float32)
             words = np.ascontiguousarray(self.books, np.float32)

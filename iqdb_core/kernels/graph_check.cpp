@@ -1,6 +1,7 @@
 #include "graph_check.hpp"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <mutex>
 #include <vector>
@@ -12,6 +13,8 @@ namespace iqdb {
 namespace {
 
 constexpr std::size_t kNodesAtOnce = 4096;
+constexpr std::size_t kSeenLog2 = 10;
+constexpr std::size_t kSeenBits = std::size_t{1} << kSeenLog2;
 
 void add(GraphFaults* faults, GraphFault fault, std::size_t node) {
   const auto kind = static_cast<std::size_t>(fault);
@@ -20,6 +23,8 @@ void add(GraphFaults* faults, GraphFault fault, std::size_t node) {
 
 void check_node(const std::uint32_t* links, std::size_t node, std::size_t n, std::size_t degree,
                 GraphFaults* faults) {
+  // A bit for what links hash to: only where it is set can an earlier link be the same.
+  std::array<std::uint64_t, kSeenBits / 64> seen{};
   bool ended = false;
   for (std::size_t i = 0; i < degree; ++i) {
     const std::uint32_t link = links[i];
@@ -33,8 +38,13 @@ void check_node(const std::uint32_t* links, std::size_t node, std::size_t n, std
     } else if (link == node) {
       add(faults, GraphFault::kSelf, node);
     } else {
+      const std::uint32_t hash = link * 0x9e3779b1U >> (32 - kSeenLog2);
+      const std::uint64_t bit = std::uint64_t{1} << (hash % 64);
       bool again = false;
-      for (std::size_t j = 0; j < i; ++j) again |= links[j] == link;
+      if ((seen[hash / 64] & bit) != 0) {
+        for (std::size_t j = 0; j < i; ++j) again |= links[j] == link;
+      }
+      seen[hash / 64] |= bit;
       if (again) add(faults, GraphFault::kTwice, node);
     }
   }
@@ -52,26 +62,30 @@ void merge(const GraphFaults& part, GraphFaults* all) {
 // Breadth first: what a walk with a pool of any size could come to.
 void reach(const std::uint32_t* links, std::size_t n, std::size_t degree,
            std::span<const std::uint32_t> entries, GraphFaults* faults) {
-  std::vector<bool> seen(n);
-  std::vector<std::uint32_t> queue;
-  queue.reserve(n);
+  std::vector<std::uint64_t> seen(n / 64 + 1);
+  // Every node is written behind the last one and stays if it is new: whether it is cannot be foreseen, so
+  // that a branch would cost more.
+  std::vector<std::uint32_t> queue(n + 1);
+  std::size_t end = 0;
   const auto visit = [&](std::uint32_t node) {
-    if (node < n && !seen[node]) {
-      seen[node] = true;
-      queue.push_back(node);
-    }
+    if (node >= n) return;
+    std::uint64_t& word = seen[node / 64];
+    const std::uint64_t bit = std::uint64_t{1} << (node % 64);
+    queue[end] = node;
+    end += (word & bit) == 0;
+    word |= bit;
   };
   for (const std::uint32_t entry : entries) visit(entry);
   constexpr std::size_t kAhead = 8;
-  for (std::size_t at = 0; at < queue.size(); ++at) {
-    if (at + kAhead < queue.size()) __builtin_prefetch(links + queue[at + kAhead] * degree);
+  for (std::size_t at = 0; at < end; ++at) {
+    if (at + kAhead < end) __builtin_prefetch(links + queue[at + kAhead] * degree);
     const std::uint32_t* const of = links + queue[at] * degree;
     for (std::size_t i = 0; i < degree; ++i) visit(of[i]);
   }
-  faults->unreachable = n - queue.size();
+  faults->unreachable = n - end;
   if (faults->unreachable == 0) return;
-  faults->first_unreachable =
-      static_cast<std::size_t>(std::find(seen.begin(), seen.end(), false) - seen.begin());
+  const auto reached = [&](std::size_t node) { return (seen[node / 64] >> (node % 64) & 1) != 0; };
+  while (reached(faults->first_unreachable)) ++faults->first_unreachable;
 }
 
 }  // namespace

@@ -37,8 +37,10 @@ struct Scratch {
   bool stuck;
 };
 
-// See Search::choose: more than four standard deviations of the rounding of two rows' codes.
-constexpr double kRounding = 3.5;
+// See Search::choose. Four and a half standard deviations of the rounding of two rows' codes, and as much
+// again for components that were limited: 0.05% of them are, so that one row in thirty has one in 100
+// dimensions.
+constexpr double kRounding = 7.0;
 
 class Search {
  public:

@@ -37,6 +37,7 @@ from iqdb_core.storage.stored_section import StoredSection
 from iqdb_core.storage.verify import effect_of, problem_of
 from iqdb_core.storage.verify_blocks import read_with_records
 from iqdb_core.storage.verify_report import Finding
+from iqdb_core.storage.verify_vectors import VectorCheck
 from iqdb_core.threads import share_out
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from iqdb_core.storage.verify_blocks import SectionBlocks
 
 _STEP_BYTES = 2 << 20
-_PIECE_BYTES = 1 << 20  # of vectors, looked at in one go
 _ORDER_STEP = 1 << 16
 _NOT_CANONICAL = "none when reading: another program has written bytes that iqdb would not have written"
 
@@ -98,7 +98,6 @@ class _Records:
         self.header = header
         entries = [section.entry for section in blocks]
         self.bad = bad = {section.entry.name: section.bad for section in blocks}
-        self.vectors = next((section for section in blocks if read_with_records(section)), None)
         self.open: dict[int, _Open] = {}
         self.guard = threading.Lock()
         self.entries = {entry.name: entry for entry in entries}
@@ -114,6 +113,8 @@ class _Records:
             else:
                 if entry.codec and not bad[name]:
                     self._chunk_padding(entry)
+        unread = next((section for section in blocks if read_with_records(section)), None)
+        self.vectors = VectorCheck(header.dim, unread, self.sections.get(VECTORS), self.finding)
 
     def finding(
         self, name: str, what: str, problem: str, effect: str, start: int = 0, stop: int = -1
@@ -155,9 +156,13 @@ class _Records:
                 state = self.open.get(part)
                 if state is None:
                     state = self.open[part] = _Open(stop - start, -(-(stop - start) // step))
-            self._vectors(slab, state, state.hashes[slab.start - start : slab.stop - start])
+            hashes = state.hashes[slab.start - start : slab.stop - start]
+            complete, finding = self.vectors.check(slab.start, slab.stop, hashes)
             self.verifier.advance(4 * self.header.dim * (slab.stop - slab.start))
             with self.guard:
+                state.complete = state.complete and complete
+                if finding is not None:
+                    state.findings[slab.start] = finding
                 state.left -= 1
                 if state.left:
                     return
@@ -232,51 +237,6 @@ class _Records:
             metadata.has_metadata is None or bool(metadata.has_metadata.any())
         )
         return _Part(digest_of_parts(ids, read.hashes, metadata), findings, any_mapping)
-
-    def _vectors(self, slab: _Slab, state: _Open, hashes: NDArray[np.uint64]) -> None:
-        """Check and hash the vectors of a slab, and take down what is wrong with them."""
-        dim = self.header.dim
-        if self.vectors is None:
-            complete, odd = self._decoded(slab, state, hashes)
-        else:
-            complete, odd = True, None
-            step = max(1, _PIECE_BYTES // (4 * dim))
-            for first in range(0, len(hashes), step):
-                piece = hashes[first : first + step]
-                right, found = self.vectors.check_rows(slab.start + first, piece)
-                complete = complete and right
-                if odd is None and found is not None:
-                    odd = first * dim + found[0], found[1]
-        if not complete:
-            state.complete = False
-        elif odd is not None:
-            row, component = slab.start + odd[0] // dim, odd[0] % dim
-            problem = f"component {component} is {odd[1]}, expected a finite number"
-            effect, at = "distances to it mean nothing", 4 * dim * row
-            state.findings[slab.start] = self.finding(
-                VECTORS, f"row {row}", problem, effect, at, at + 4 * dim
-            )
-
-    def _decoded(
-        self, slab: _Slab, state: _Open, hashes: NDArray[np.uint64]
-    ) -> tuple[bool, tuple[int, float] | None]:
-        """Read vectors that are compressed, or of whose blocks nothing is known."""
-        section = self.sections.get(VECTORS)
-        if section is None:
-            return False, None
-        dim = self.header.dim
-        try:
-            raw = section.read(4 * dim * slab.start, 4 * dim * slab.stop)
-        except ChecksumError:
-            return False, None
-        except StructureError as error:
-            effect = f"searches that come to rows {slab.start} to {slab.stop - 1} fail"
-            state.findings[slab.start] = self.finding(VECTORS, "", problem_of(error), effect)
-            return False, None
-        values = np.frombuffer(raw, np.float32).reshape(slab.stop - slab.start, dim)
-        place = int(_kernels.check_finite(values))
-        _kernels.hash_vectors(values, hashes)
-        return True, None if place < 0 else (place, values.reshape(-1)[place])
 
     def _ids_of(self, start: int, stop: int, findings: list[Finding]) -> Ids | None:
         """Return the ids of a range, checked; None when they cannot be read."""

@@ -31,7 +31,7 @@ from iqdb_core import DistanceMetric, HnswConfig, Iqdb, IqdbConfig
 K = 10
 M = 16
 EF_CONSTRUCTION = 200
-EFS = (12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384)
+EFS = (12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 ROUNDS = 5
 THREADS = 2
 

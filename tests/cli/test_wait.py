@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from iqdb_core import AsyncIqdb, InvalidParameterError, Iqdb, IqdbConfig, LockedError
+from iqdb_core import AsyncIqdb, InvalidParameterError, Iqdb, IqdbConfig, IvfConfig, LockedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,6 +91,20 @@ def test_a_second_writer_is_refused_at_once_or_gets_its_turn(
     with Iqdb.open_existing(database, read_only=True) as db:
         assert 99 in db
         assert (7 in db, 1 in db) == (bool(stdin), command[0] != "delete")
+
+
+def test_saving_what_recall_has_found_waits_too(iqdb: Any, tmp_path: Path) -> None:
+    path = tmp_path / "notes.iqdb"
+    config = IqdbConfig(dim=2, metric="euclidean", index=IvfConfig(n_clusters=2, n_probes=1))
+    with Iqdb.create(path, config) as db:
+        db.upsert_many(range(20), [[i, 1] for i in range(20)])
+    save = ["recall", path, "--target", "0.5", "--save", "--k", "2"]
+    with held(path) as holder:
+        refused = iqdb(*save)
+        assert refused.status == 5
+        assert "another process has it open for writing; try again" in refused.stderr
+        threading.Timer(0.2, let_go, [holder]).start()
+        assert iqdb(*save, "--wait", "60").status == 0
 
 
 def test_ctrl_c_ends_the_waiting(iqdb: Any, database: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from iqdb_core import ClosedError, FsyncPolicy, Iqdb, IqdbConfig, LockedError
+from iqdb_core.storage.files import FileSystem, OpenFile
 
 DIM = 4
 
@@ -66,6 +67,54 @@ def test_a_compaction_keeps_the_lock_on_the_new_file(tmp_path: Path) -> None:
             with pytest.raises(LockedError):
                 Iqdb.open_existing(path)
     Iqdb.open_existing(path).close()
+
+
+def test_a_writer_that_opened_a_file_just_before_it_was_replaced_locks_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.iqdb"
+    with Iqdb.open(path, DIM) as db:
+        db.upsert("old", [1] * DIM)
+
+    class Overtaken(FileSystem):
+        """Another writer compacts, and is done, between the opening of the file and its lock."""
+
+        overtaken = False
+
+        def lock(self, file: OpenFile) -> None:
+            if not self.overtaken:
+                self.overtaken = True
+                with Iqdb.open_existing(path) as other:
+                    other.upsert("of the other", [2] * DIM)
+            super().lock(file)
+
+    with Iqdb.open_existing(path, files=Overtaken()) as db:
+        assert list(db.ids()) == ["old", "of the other"]
+        with pytest.raises(LockedError):
+            Iqdb.open_existing(path)
+        db.upsert("mine", [3] * DIM)
+    with Iqdb.open_existing(path, read_only=True) as db:
+        assert list(db.ids()) == ["old", "of the other", "mine"]
+
+
+def test_a_reader_that_is_overtaken_by_a_compaction_begins_anew(tmp_path: Path) -> None:
+    path = tmp_path / "a.iqdb"
+    with Iqdb.open(path, DIM) as db:
+        db.upsert("in the log", [1] * DIM)
+
+        class Overtaken(FileSystem):
+            """The writer compacts between the reading of the snapshot and that of the log."""
+
+            overtaken = False
+
+            def open_read(self, path: str) -> OpenFile:
+                if path.endswith(".wal") and not self.overtaken:
+                    self.overtaken = True
+                    db.compact()
+                return super().open_read(path)
+
+        files = Overtaken()
+        with Iqdb.open_existing(path, read_only=True, files=files) as reader:
+            assert files.overtaken
+            assert list(reader.ids()) == ["in the log"]
 
 
 def test_readers_in_other_processes_always_find_an_acknowledged_state(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from iqdb_core.storage.layout import (
     encode_section_table,
 )
 from iqdb_core.storage.section import block_prefix
+from iqdb_core.storage.snapshot import Snapshot
 from iqdb_core.verification import records
 
 ROWS, DIM = 600, 16
@@ -266,6 +267,25 @@ def test_a_record_that_its_own_vector_does_not_lead_to_is_reported(
     report = verify(path, level="records", sample=50)
     assert not report.ok
     assert "for 50 of 50" in report.findings[0].problem
+
+
+def test_ids_that_lead_to_another_record_are_reported(
+    tmp_path: Path, images: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.iqdb"
+    path.write_bytes(images["flat"])
+    find_many = Snapshot.find_many
+
+    def find_wrongly(self: Snapshot, ids: Any) -> Any:
+        rows = find_many(self, ids)
+        rows[3] = rows[4]
+        return rows
+
+    monkeypatch.setattr(Snapshot, "find_many", find_wrongly)
+    report = verify(path, level="records", sample=0)
+    assert not report.ok
+    assert report.findings[0].problem == "1 ids lead to another record or none; the first is that of row 3"
+    assert report.records["found_by_id"] == ROWS - 1
 
 
 def test_records_that_are_doubled_or_zero_find_themselves(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def _repeated_small_writes() -> bytes:
     """The same with smaller texts, which do wait as dicts until there are enough of them."""
 
     def write(db: Iqdb) -> None:
-        for i in range(200):
+        for i in range(100):
             db.upsert_batch(_texts(120, 2000, 120 * i))
 
     return _log(write)

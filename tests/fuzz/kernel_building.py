@@ -70,6 +70,30 @@ def trained(feed: Feed) -> None:
     )
 
 
+def residuals(feed: Feed) -> None:
+    """What product codes are made from, and the terms of rows that are coded, against NumPy."""
+    n, parts, part_dim = feed.below(40), 1 + feed.below(5), 1 + feed.below(5)
+    words, n_lists, dim = 1 + feed.below(40), 1 + feed.below(5), parts * part_dim
+    rows, centroids = _moderate(feed, n, dim), _moderate(feed, n_lists, dim)
+    books, assigned = _moderate(feed, parts * words, part_dim), feed.numbers("<u4", n, n_lists)
+    codes = feed.array("u1", n, parts)
+    if feed.below(8):
+        codes = (codes % words).astype(np.uint8)
+    factor = feed.below(9) / 4
+    out = np.empty((n, dim), np.float32)
+    _kernels.product_residuals(rows, centroids, assigned, factor, out, 1 + feed.below(2))
+    near = centroids.astype(np.float64)[assigned]
+    assert np.array_equal(out, ((rows.astype(np.float64) - near) * factor).astype(np.float32))
+    terms = np.empty(n, np.float32)
+    _kernels.product_terms(books, centroids, assigned, codes, parts, terms, 1 + feed.below(2))
+    said = books.astype(np.float64).reshape(parts, words, part_dim)[np.arange(parts), codes].reshape(n, dim)
+    assert np.allclose(terms, np.sum((near + said) ** 2, axis=1), rtol=1e-6, atol=1e-30)
+
+
+def _moderate(feed: Feed, *shape: int) -> Any:
+    return np.clip(query_of(feed, *shape), -1e6, 1e6)
+
+
 def _same(train: Callable[[Any, int], None], shape: tuple[int, int]) -> None:
     found = [np.empty(shape, np.float32) for _ in range(2)]
     try:

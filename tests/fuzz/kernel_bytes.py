@@ -164,6 +164,26 @@ def digests(feed: Feed) -> None:
     assert ids.tolist() == list(range(first, first + len(ids)))
 
 
+def vectors(feed: Feed) -> None:
+    """Blocks of stored vectors, looked at once, against the kernels that look for one thing each."""
+    n, dim, start = feed.below(40), 1 + feed.below(90), 4 * feed.below(30)
+    rows = feed.array("<f4", n, dim)
+    data = bytes(start) + rows.tobytes()
+    crcs = np.empty(-(-len(data) // 4096), np.uint32)
+    _kernels.crc32c_blocks(data, 5, 9, crcs)
+    right = crcs.copy()
+    if len(crcs) and feed.below(2):
+        crcs[feed.below(len(crcs))] ^= np.uint32(1 << feed.below(32))
+    wrong, hashes = np.empty(len(crcs), np.uint8), np.empty((n + (feed.below(32) == 1), 2), np.uint64)
+    bad = _kernels.check_vectors(data, 5, 9, crcs, start, dim, wrong, hashes)
+    expected = np.empty((n, 2), np.uint64)
+    _kernels.hash_vectors(rows, expected)
+    finite = np.flatnonzero(~np.isfinite(rows.reshape(-1)))
+    assert bad == (finite[0] if len(finite) else -1)
+    assert np.array_equal(wrong != 0, crcs != right)
+    assert np.array_equal(hashes, expected)
+
+
 # --- Text -----------------------------------------------------------------------------------------
 
 

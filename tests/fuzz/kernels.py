@@ -52,5 +52,5 @@ CALLS: tuple[Callable[[Feed], None], ...] = (
     kernel_searches.codes, kernel_searches.graph, kernel_searches.lists, kernel_building.carried,
     kernel_building.encoded, kernel_searches.bits, kernel_searches.bit_graph, kernel_searches.product_lists,
     kernel_building.trained, kernel_bytes.sums, kernel_bytes.values, kernel_bytes.digests, kernel_bytes.text,
-    kernel_bytes.records,
+    kernel_bytes.records, kernel_bytes.vectors, kernel_building.residuals,
 )  # fmt: skip

@@ -316,6 +316,8 @@ class Crashes:
     def _take(self, position: int, op: Op) -> None:
         if op.kind == "begin":
             self._ceiling = max(self._ceiling, op.value)
+        elif op.kind == "refuse":
+            self._ceiling = op.value
         elif op.kind == "ack":
             self._acked.append((position, op.value))
             if self._policy == "always" or op.durable:

@@ -197,6 +197,28 @@ class Damaged:
         finally:
             image[offset] ^= 1 << bit
 
+    def flip_part(self, name: str, step: int = 1) -> None:
+        """Flip the bits of one part of the snapshot, or every `step`-th of them, one at a time.
+
+        The part is "header", "checksums", "table" or a section.
+        """
+        snapshot = Snapshot.from_buffer(self.small.images[PATH])
+        table = snapshot.header.section_table_offset
+        first = next(iter(snapshot.sections.values())).entry.checksums_offset
+        parts = {
+            "header": (0, layout.HEADER_BYTES),
+            "checksums": (first, table),
+            "table": (table, len(self.images[PATH])),
+            **{
+                n: (s.entry.offset, s.entry.offset + s.entry.stored_bytes)
+                for n, s in snapshot.sections.items()
+            },
+        }
+        start, stop = parts[name]
+        bits = [(at, bit) for at in self.meaning() if start <= at < stop for bit in range(8)]
+        for offset, bit in bits[::step]:
+            self.flip(PATH, offset, bit)
+
     def cut(self, path: str, size: int) -> None:
         """Judge the state in which a file is shorter."""
         self.tally.truncations += 1

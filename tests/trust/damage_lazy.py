@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from damage import SilentChangeError, hits, record
-from damage_databases import INDEXES, METRICS, PATH
+from damage_databases import INDEXES, METRICS, PATH, contents
 from memory_files import MemoryFiles
 
 from iqdb_core import Compression, Iqdb, IqdbConfig
@@ -96,6 +96,9 @@ def run(index: str, compression: str, seed: int, flips: int) -> LazyTally:
         ]
         if number % 4 == 0:
             questions.append(lambda db, query=query: hits(db.search(query, 5, exact=True)))
+        if number % 4 == 1:
+            # A block that was looked at says nothing of the others.
+            questions.append(lambda db: (record(db, ids[0]), contents(db)))
         damaged[offset] ^= 1 << rng.randrange(8)
         tally.flips += 1
         for question in questions:

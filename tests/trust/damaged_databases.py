@@ -94,6 +94,9 @@ class Subject:
                 db.delete_many(deletes)
             else:
                 chosen = [self.ids[(number * 31 + i) % ROWS] for i in range(4)] + [f"new-{number}", 10**6]
+                if number % 4 == 0 and number:
+                    # Deleted a frame ago: it has lost its place.
+                    chosen.append(self.ids[(number - 1) * 17 % ROWS])
                 vectors = rng.standard_normal((len(chosen), self.dim)).astype(np.float32)
                 metadata = [None if i % 2 else {"frame": number} for i in range(len(chosen))]
                 db.upsert_many(chosen, vectors, metadata)

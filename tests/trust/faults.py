@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from crashes import MAY_BE_THERE
 from recorder import Trace
 from workloads import HNSW, IVF, PQ, Work, batch_of, contents, state_of
 
@@ -51,7 +52,10 @@ OS_CALLS = (
 )
 # These have happened when they report an error; a close always gives the descriptor back.
 _MAY_HAVE_HAPPENED = frozenset({"fsync", "fdatasync", "rename", "link", "unlink", "ftruncate", "pwrite"})
-MAY_BE_THERE = "may be there when the database is opened again"
+# A disk that is read-only from some moment on: whatever would change a file fails.
+ANY_CHANGE = "any change"
+_CHANGES = frozenset({"pwrite", "ftruncate", "fsync", "fdatasync", "rename", "link", "unlink", "fchmod"})
+_SYNCS = frozenset({"fsync", "fdatasync"})
 
 
 class Fault(NamedTuple):
@@ -84,12 +88,14 @@ class FaultyCalls:
 
     def call(self, kind: str, function: Callable[..., Any], arguments: tuple[Any, ...], named: Any) -> Any:
         """Make a system call, or let it fail."""
-        number = self.counts.get(kind, 0)
-        self.counts[kind] = number + 1
         fault = self.fault
+        kinds = (kind, ANY_CHANGE) if kind in _CHANGES else (kind,)
+        for each in kinds:
+            self.counts[each] = self.counts.get(each, 0) + 1
+        number = -1 if fault is None else self.counts.get(fault.kind, 0) - 1
         if (
             fault is None
-            or kind != fault.kind
+            or fault.kind not in kinds
             or number < fault.skip
             or (number > fault.skip and not fault.for_good)
         ):
@@ -230,6 +236,8 @@ def all_faults(counts: dict[str, int]) -> list[Fault]:
             for error in (errno.EIO, errno.ENOSPC, errno.EINTR)
             for for_good in (False, True)
         ]
+        if kind == ANY_CHANGE:
+            ways = [(error, True, False) for error in (errno.EIO, errno.EROFS)]
         if kind == "pwrite":
             ways += [("short", False, False), ("short", True, False)]
         if kind in _MAY_HAVE_HAPPENED:
@@ -284,13 +292,14 @@ def _try_fault(fault: Fault, folder: Path, tally: FaultTally, name: str) -> None
     error: Exception | None = None
     with FaultyCalls(fault).installed() as calls:
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(record=True) as told:
                 # A fold that comes by itself and fails costs nothing but itself, and says so.
-                warnings.simplefilter("ignore", RuntimeWarning)
+                warnings.simplefilter("always", RuntimeWarning)
                 WORKLOADS[name](work)
         except Error as raised:
             error = raised
         assert calls.struck, "the fault was never met"
+        assert error or told or fault.kind not in _SYNCS, "a sync failed, and nobody was told"
         # The space comes back: nothing fails any more.
         calls.fault = None
         if error is None:
@@ -299,7 +308,7 @@ def _try_fault(fault: Fault, folder: Path, tally: FaultTally, name: str) -> None
             acceptable = [work.versions[-1]]
         else:
             assert isinstance(error, PersistError), f"{error!r} is no error of the disk"
-            acceptable = _go_on(work, error, tally)
+            acceptable = _go_on(work, error, tally, fault)
     db = work.db
     del db
     work.db = None  # type: ignore[assignment]
@@ -315,7 +324,7 @@ def _try_fault(fault: Fault, folder: Path, tally: FaultTally, name: str) -> None
     _check_reopened(path, acceptable, folder, said)
 
 
-def _go_on(work: Work, error: Exception, tally: FaultTally) -> list[Any]:
+def _go_on(work: Work, error: Exception, tally: FaultTally, fault: Fault) -> list[Any]:
     """Use the handle after the failure and return what may be found when the database is opened again."""
     newest = len(work.versions) - 1
     unacknowledged = work.versions[work.acked : newest + 1]
@@ -343,6 +352,8 @@ def _go_on(work: Work, error: Exception, tally: FaultTally) -> list[Any]:
         for write in writes:
             assert _is_refused(write), "a poisoned handle wrote"
     else:
+        # What was not synced may be gone with the next power cut, and nobody knows which part of it.
+        assert fault.kind != "fdatasync", "a frame was not synced, and the handle goes on"
         tally.went_on += 1
         acceptable = [version.plus(*contents(db)[-1:]) for version in acceptable]
     db.close(compact=False)

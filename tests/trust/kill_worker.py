@@ -17,6 +17,7 @@ HERE = str(Path(__file__).parent)
 if HERE not in sys.path:
     sys.path.insert(0, HERE)
 
+import planting  # noqa: E402
 from kill_outputs import OUTPUTS  # noqa: E402
 
 from iqdb_core import Iqdb  # noqa: E402
@@ -217,6 +218,7 @@ def serve() -> None:
     import iqdb_core.salvage  # noqa: F401
 
     assert np is not None
+    planting.of_parent()
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:

@@ -36,6 +36,8 @@ from workloads import HNSW, IVF  # noqa: E402
 from iqdb_core import DatabaseNotFoundError, FlatConfig, Iqdb, IqdbConfig  # noqa: E402
 from iqdb_core.verification import verify  # noqa: E402
 
+CREATIONS = ("create", "import new")
+
 
 @dataclass
 class KillTally:
@@ -85,6 +87,11 @@ class Supervisor:
             text=True,
         )
 
+    @property
+    def created(self) -> bool:
+        """Whether there is a database."""
+        return self._state is not None
+
     def close(self) -> None:
         """End the server and remove everything."""
         self._server.communicate()
@@ -105,7 +112,7 @@ class Supervisor:
             delay_seconds: kill from outside after this time.
         """
         self._value += 1
-        if action in ("create", "import new"):
+        if action in CREATIONS:
             # What a killed creation leaves stays for the next one, which removes it.
             self._remove(keep=".tmp-")
         elif self._state is None or action in ("recall", "repair"):
@@ -134,6 +141,9 @@ class Supervisor:
         self.tally.chosen += killed and bool(point)
         try:
             self._check_untouched(before)
+            if action in CREATIONS and not killed:
+                # Before a writer sweeps: a creation removes what killed ones have left.
+                self._check_folder(finished=True)
             self._check(messages, killed=killed)
             if action in OUTPUTS:
                 self._check_outputs(order, before, killed=killed)
@@ -282,6 +292,9 @@ def chosen_points(supervisor: Supervisor, action: str, limit: int, rng: random.R
     for _ in range(limit):
         if not supervisor.run(action, point=point):
             return
+        if action in CREATIONS and not supervisor.created:
+            # The next one removes what this one has left.
+            supervisor.run(action)
         point += step
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import planting
 
 from iqdb_core import Iqdb
 
@@ -80,6 +81,7 @@ def _vector(id_: int, version: int) -> Any:
 
 
 def _write(path: str, shared: Any) -> None:
+    planting.of_parent()
     db = Iqdb.open_existing(path, auto_compact=None, threads=1)
     version = 0
     while not shared[_STOP]:
@@ -163,6 +165,7 @@ class Observer:
 
 
 def _read(path: str, shared: Any, seed: int, results: Any) -> None:
+    planting.of_parent()
     observer = Observer(path, shared, seed)
     problems: list[str] = []
     try:

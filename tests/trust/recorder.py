@@ -27,7 +27,7 @@ class Op(NamedTuple):
     """One entry of a trace.
 
     `kind` is one of: write, truncate, chmod (of a file); create, link, unlink, rename (of names);
-    sync, sync_failed, sync_directory; begin, ack (marks). `upto` of a sync is the length of the trace
+    sync, sync_failed, sync_directory; begin, ack, refuse (marks). `upto` of a sync is the length of the trace
     when it began: what came later is not covered by it.
     """
 
@@ -56,6 +56,10 @@ class Trace(list[Op]):
     def ack(self, version: int, *, durable: bool = False) -> None:
         """Mark that the write of `version` was acknowledged; `durable`: it survives under every policy."""
         self.append(Op("ack", value=version, durable=durable))
+
+    def refuse(self, version: int) -> None:
+        """Mark that the newest write was refused: `version` is the newest there is."""
+        self.append(Op("refuse", value=version))
 
 
 class File:

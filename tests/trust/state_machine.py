@@ -63,6 +63,7 @@ class Machine(RuleBasedStateMachine):
         self.start = EMPTY
         self.readers: list[tuple[Iqdb, State]] = []
         self.in_memory = False
+        self.asked: tuple[int, int, str | None, bool] | None = None
 
     @initialize(
         in_memory=st.integers(0, 3).map(lambda n: n == 0),
@@ -216,6 +217,17 @@ class Machine(RuleBasedStateMachine):
 
     @rule(at=st.integers(0, 60), k=st.sampled_from([1, 3, 100]), expression=some_filters, exact=st.booleans())
     def search(self, at: int, k: int, expression: str | None, exact: bool) -> None:
+        self.asked = at, k, expression, exact
+        self._search(at, k, expression, exact)
+
+    @precondition(lambda self: self.asked is not None)
+    @rule()
+    def search_for_the_same_again(self) -> None:
+        """What was written meanwhile is in the answer, whatever a cache may have kept."""
+        assert self.asked is not None
+        self._search(*self.asked)
+
+    def _search(self, at: int, k: int, expression: str | None, exact: bool) -> None:
         condition = None if expression is None else Filter.parse(expression)
         query = np.array(vector_of(at), np.float32)
         matching = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import crashes
 import pytest
 import workloads
 from crash_states import Crashes, file_variants, name_variants
+from faults import FaultyCalls
 from recorder import MemoryFiles, Op, RecordedFiles, Trace
 from workloads import Work
 
@@ -28,7 +30,12 @@ HISTORIES = [
     ("many_frames", "periodic", 50),
     ("many_frames", "never", 30),
     ("nothing_kept", "always", 60),
+    ("nothing_kept", "never", 150),
     ("timer", "periodic", 50),
+    ("left_stale", "always", 200),
+    ("loaded_twice", "always", 200),
+    ("killed", "periodic", 100),
+    ("alike", "periodic", 60),
 ]
 INDEXED = [
     ("hnsw", "always"),
@@ -65,7 +72,9 @@ def test_a_crash_in_the_middle_of_recovery_loses_nothing_either(name: str, polic
     assert tally.double > 50
 
 
-@pytest.mark.parametrize("name", ["life", "imported", "plain", "nothing_kept", "hnsw", "ivf_pq"])
+@pytest.mark.parametrize(
+    "name", ["life", "imported", "plain", "nothing_kept", "left_stale", "hnsw", "ivf_pq"]
+)
 def test_memory_sees_the_same_operations_as_a_real_directory(name: str, tmp_path: Path) -> None:
     workload = getattr(workloads, name)
     real_path = str(tmp_path / "a.iqdb")
@@ -91,6 +100,16 @@ def test_memory_sees_the_same_operations_as_a_real_directory(name: str, tmp_path
     image = memory.files.image()
     assert (tmp_path / "a.iqdb").read_bytes() == image.content(crashes.PATH)
     assert {path.name for path in tmp_path.iterdir()} == {Path(name).name for name in image.names}
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="a sync is another call there")
+@pytest.mark.parametrize("policy", ["always", "periodic"])
+def test_every_sync_reaches_the_system(policy: str, tmp_path: Path) -> None:
+    with FaultyCalls().installed() as calls:
+        work = crashes.recorded(workloads.life, policy, RecordedFiles(), str(tmp_path / "a.iqdb"))
+    kinds = [op.kind for op in work.trace]
+    called = calls.counts["fsync"] + calls.counts["fdatasync"]
+    assert called == kinds.count("sync") + kinds.count("sync_directory")
 
 
 def test_no_crash_leaves_a_copy_of_a_private_database_that_others_may_read() -> None:

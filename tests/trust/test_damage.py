@@ -29,6 +29,16 @@ def test_no_damage_to_a_snapshot_changes_an_answer_in_silence(index: str, compre
     assert tally.refused > 100
 
 
+@pytest.mark.parametrize(("part", "step"), [("header", 29), ("checksums", 1), ("table", 11), ("ids", 7)])
+def test_no_bit_of_what_everything_is_found_through_changes_in_silence(part: str, step: int) -> None:
+    damaged = damage.Damaged(damage_databases.small("ivf", "none"), level="structure")
+
+    damaged.flip_part(part, step)
+
+    assert damaged.tally.bits > 100
+    assert damaged.tally.refused + damaged.tally.unharmed == damaged.tally.bits
+
+
 def test_no_damage_to_a_log_changes_an_answer_in_silence() -> None:
     tally = damage.run(damage_databases.with_log(), seed=1, share=200, level="structure")
 

@@ -39,7 +39,7 @@ def test_whatever_system_call_fails_a_plain_array_is_a_whole_database_or_none() 
     assert tally.poisoned
 
 
-@pytest.mark.parametrize("kind", ["rename", "fdatasync", "link", "unlink"])
+@pytest.mark.parametrize("kind", ["rename", "fdatasync", "link", "unlink", faults.ANY_CHANGE])
 def test_every_one_of_the_calls_that_matter_most_may_fail(kind: str) -> None:
     tally = faults.FaultTally()
     counts = faults.count_calls()
@@ -305,3 +305,42 @@ def test_a_command_whose_system_call_fails_says_so_and_loses_nothing(
     with Iqdb.open_existing(path, read_only=True) as db:
         assert len(db) == len(found) + 1
     assert {entry.name for entry in tmp_path.iterdir()} == {"a.iqdb", "new.jsonl"}
+
+
+@pytest.mark.parametrize(
+    ("command", "call"),
+    [
+        ("upsert", "pwrite64"),
+        ("upsert", "fdatasync"),
+        ("upsert", "flock"),
+        ("compact", "fsync"),
+        ("compact", "pread64"),
+    ],
+)
+def test_a_system_call_that_a_signal_interrupts_is_made_again(
+    tmp_path: Path, command: str, call: str
+) -> None:
+    reason = strace_works()
+    if reason:
+        pytest.skip(reason)
+    path, seen = tmp_path / "a.iqdb", tmp_path / "calls"
+    with Iqdb.open(path, 2, "euclidean") as db:
+        db.upsert(1, [1, 1])
+        db.close(compact=False)
+    source = tmp_path / "new.jsonl"
+    source.write_text('{"id": 9, "vector": [9, 9]}\n')
+    arguments = [command, str(path), *([str(source)] if command == "upsert" else [])]
+    inject = ["-e", f"trace={call}", "-e", f"inject={call}:error=EINTR:when=1"]
+    # Only calls on files of the test: the interpreter has others.
+    only = ["-P", str(path), "-P", f"{path}.wal", "-P", str(tmp_path)]
+    strace = [str(STRACE), "-f", "-qq", *only, "-o", str(seen), *inject]
+    result = subprocess.run(
+        [*strace, sys.executable, "-m", "iqdb_cli", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "EINTR" in seen.read_text(), "it was never called"
+    assert result.returncode == 0, result.stderr
+    with Iqdb.open_existing(path, read_only=True) as db:
+        assert list(db.ids()) == ([1, 9] if command == "upsert" else [1])

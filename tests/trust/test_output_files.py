@@ -19,8 +19,10 @@ from recorder import FailingMemory, Image, MemoryFiles
 from iqdb_cli.exit_codes import UsageError
 from iqdb_cli.output import open_output, open_outputs
 from iqdb_cli.termination import TerminatedError, taken_back_when_terminated
-from iqdb_core import Iqdb
+from iqdb_core import Iqdb, IqdbConfig
 from iqdb_core.errors import FileIOError
+from iqdb_core.legacy.writer import write_legacy
+from iqdb_core.records import Ids, RecordBatch
 from iqdb_core.storage.files import FileSystem, OpenFile
 
 PATH = "/disk/out.jsonl"
@@ -251,6 +253,32 @@ def test_an_export_killed_between_its_renames_is_never_read_as_a_mix(tmp_path: P
         assert status == -signal.SIGKILL
     assert seen == {0, 1, 2}
     assert names(folder) == ["ids.npy", "v.npy"]
+
+
+def test_a_power_cut_leaves_a_whole_snapshot_for_1x_or_none() -> None:
+    ids, vectors = Ids.from_list([1, 2]), np.ones((2, 3), np.float32)
+    path = "/disk/old.iqdb"
+
+    def export(files: MemoryFiles) -> None:
+        write_legacy(path, IqdbConfig(dim=3), lambda: iter([RecordBatch(ids, vectors, None)]), files=files)
+
+    files = MemoryFiles()
+    files.trace.begin(1)
+    export(files)
+    files.trace.ack(1)
+    whole = files.image().content(path)
+    found = set()
+    for state in Crashes(files.trace, rng=random.Random(1), every_byte=False).states():
+        content = state.image.content(path)
+        assert content in (None, whole), "half of a snapshot"
+        # The command had ended: what it wrote is there.
+        assert state.floor < 1 or content == whole
+        found.add(content)
+        if content is None:
+            again = MemoryFiles(state.image)
+            export(again)
+            assert set(again.image().names) == {path}
+    assert found == {None, whole}
 
 
 @pytest.mark.parametrize("kind", ["write", "sync"])

@@ -6,6 +6,8 @@ so the records of each version are known without asking the database.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -14,6 +16,7 @@ import numpy as np
 
 from iqdb_core import FlatConfig, FsyncPolicy, HnswConfig, Iqdb, IqdbConfig, IvfConfig, opening
 from iqdb_core.bulk import create_from
+from iqdb_core.errors import FileIOError
 from iqdb_core.plain_load import create_from_plain
 from iqdb_core.records import Ids, MetadataColumns, RecordBatch
 
@@ -265,14 +268,24 @@ class Work:
         self.step(None, lambda: self.db.set_search_defaults(**values), durable=True, index=index)
 
     def sync(self) -> None:
-        """Sync the log, as the timer of the periodic policy does."""
+        """Sync the log, as the timer of the periodic policy does. What was acknowledged is durable then."""
         log = self.db._store.log
         if log is not None and log._writer is not None:
             log._writer.sync()
+        self.trace.ack(self.acked, durable=True)
 
     def close(self, *, compact: bool = False) -> None:
         """Close the handle."""
-        self.step(None, lambda: self.db.close(compact=compact), durable=compact)
+        durable = compact or self.policy != "never"
+        self.step(None, lambda: self.db.close(compact=compact), durable=durable)
+
+    def kill(self) -> None:
+        """End as a killed process does: nothing is synced, nor cut off, and the system keeps what it has."""
+        log = self.db._store.log
+        if log is not None and log._writer is not None:
+            log._writer._kind = "never"
+            log._writer._has_room = False
+        self.abandon()
 
     def abandon(self) -> None:
         """Let go of everything whatever state it is in; nothing is synced or written."""
@@ -351,6 +364,16 @@ def many_frames(work: Work) -> None:
     work.close()
 
 
+def alike(work: Work) -> None:
+    """Frames of one length, that of what is written after a crash: then one fits into the hole of another."""
+    work.create()
+    for i in range(6):
+        work.upsert(f"before crash {i:02}", {"new": False})
+        if i == 1:
+            work.sync()
+    work.close()
+
+
 def nothing_kept(work: Work) -> None:
     """Writes that cancel each other, so that one snapshot equals an earlier one byte for byte."""
     work.create()
@@ -362,6 +385,63 @@ def nothing_kept(work: Work) -> None:
     work.delete(1)
     work.compact()
     work.upsert(2)
+    work.close()
+
+
+def left_stale(work: Work) -> None:
+    """Folds that end before they have removed their log, each at another step; then a load past the log."""
+    work.create()
+    work.upsert(1)
+    _cut_short(work, "sync_directory")
+    work.upsert(2)
+    _cut_short(work, "unlink")
+    work.bulk(batch_of([3], [60], [None]))
+    work.upsert(4)
+    work.close()
+
+
+def loaded_twice(work: Work) -> None:
+    """A load past the log that folds one, and another that finds none and replaces a record."""
+    work.create()
+    work.upsert(1)
+    work.bulk(batch_of([2], [60], [None]))
+    work.bulk(batch_of([3, 1], [61, 62], [None, None]))
+    work.upsert(4)
+    work.close()
+
+
+def _cut_short(work: Work, name: str) -> None:
+    """Begin a fold whose first call of this kind fails and does nothing, and open the database anew."""
+    original = getattr(work.files, name)
+
+    def refuse(path: str) -> None:
+        if ".tmp-" in path:
+            original(path)
+            return
+        raise FileIOError(path, name, OSError(errno.EIO, "this failure was asked for"))
+
+    setattr(work.files, name, refuse)
+    with contextlib.suppress(FileIOError):
+        work.compact()
+    setattr(work.files, name, original)
+    work.abandon()
+    work.open()
+
+
+def killed(work: Work) -> None:
+    """Processes that are killed with frames that the system alone holds; the next one goes on with them."""
+    work.create()
+    work.upsert(1)
+    work.upsert_many([2, 3])
+    work.kill()
+    work.open()
+    work.upsert(4)
+    work.delete(2)
+    work.kill()
+    work.open()
+    work.upsert(5)
+    work.sync()
+    work.upsert(6)
     work.close()
 
 
@@ -444,22 +524,24 @@ def timer(work: Work) -> None:
     def hold(_: Any) -> None:
         if threading.current_thread().name == "iqdb-fsync":
             arrived.set()
-            assert go_on.wait(60)
+            assert go_on.wait(20)
 
     work.files.on_sync = hold  # type: ignore[attr-defined]
     for i in range(3):
         work.upsert(2 * i)
-        assert arrived.wait(60)
+        assert arrived.wait(20), "the timer does not sync"
         arrived.clear()
         # This one is behind the sync that is at work.
         work.upsert(2 * i + 1)
         go_on.set()
-        assert arrived.wait(60)
+        assert arrived.wait(20), "the timer does not sync"
         go_on.clear()
         arrived.clear()
         go_on.set()
         while work.db._store.log._writer._timer is not None:  # type: ignore[union-attr]
             threading.Event().wait(0.001)
+        # It ends when nothing is left to sync.
+        work.trace.ack(work.acked, durable=True)
         go_on.clear()
     work.files.on_sync = None  # type: ignore[attr-defined]
     work.close()

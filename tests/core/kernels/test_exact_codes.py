@@ -296,3 +296,33 @@ def test_any_finite_vectors_give_the_hits_of_a_scan(data: st.DataObject) -> None
         options["tie_keys"] = generator.integers(0, 4, n)
     _kernels.set_variant(data.draw(st.sampled_from(_kernels.variants())))
     check(vectors, queries, metric, k=data.draw(st.integers(1, 20)), **options)
+
+
+@pytest.mark.parametrize("dim", [1, 3, 4, 31, 64, 130])
+@pytest.mark.parametrize("n", [1, 4, 7, 50])
+def test_codes_and_bounds_are_the_same_bits_on_every_cpu(dim: int, n: int) -> None:
+    generator = np.random.default_rng(dim)
+    vectors = generator.standard_normal((n, dim), np.float32)
+    vectors[-1] *= 100  # beyond what codes reach
+    stride = -(-dim // 32) * 32
+    for metric in METRICS:
+        model = np.array(_kernels.train_codes(vectors, metric))
+        # In this order: each sum of squares is added up from the first component to the last.
+        squares = np.zeros(n)
+        for column in vectors.T.astype(np.float64):
+            squares += column * column
+        factors = np.ones(n) if metric == EUCLIDEAN else 1.0 / np.sqrt(squares)
+        exact = (vectors * factors[:, None] - model[3:].astype("f4")) * model[1]
+        expected = np.full((n, stride), 64, np.uint8)
+        expected[:, :dim] = np.clip(np.rint(np.clip(exact, -63, 63)), -63, 63) + 64
+        kept = set()
+        for variant in _kernels.variants():
+            _kernels.set_variant(variant)
+            for threads in (1, 3):
+                codes, lengths = np.empty((n, stride), np.uint8), np.empty(n, np.int32)
+                norms, bounds = np.empty(n, np.float32), np.empty((2, n), np.float32)
+                _kernels.encode_codes(model, vectors, codes, lengths, norms, bounds, threads)
+                assert np.array_equal(codes, expected)
+                assert np.array_equal(lengths, (expected.astype(np.int64) ** 2).sum(axis=1))
+                kept.add(norms.tobytes() + bounds.tobytes())
+        assert len(kept) == 1

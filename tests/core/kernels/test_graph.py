@@ -339,6 +339,20 @@ def test_damage_in_codes_links_and_vectors_is_reported_where_it_is_met(filtered:
         assert found == part
 
 
+def test_a_row_whose_code_was_limited_does_not_hide_a_nearer_one() -> None:
+    vectors, query = np.zeros((2, 32), np.float32), np.zeros((1, 32), np.float32)
+    query[0, 0] = 63
+    vectors[0, :2] = 77, 30  # stored as 63, 30: squared distance 1096, by codes 900
+    vectors[1, :4] = 63, 32, 5, 1  # squared distance 1050, by codes too
+    made = encode(vectors, EUCLIDEAN, np.array([0.0, 1.0, 1.0, *np.zeros(32)]))
+    links = np.full((2, 16), NO_ROW, np.uint32)
+    links[:, 0] = 1, 0
+    built = made._replace(links=links, entries=np.zeros(1, np.uint32))
+    rows, distances, _ = search(built, vectors, query, EUCLIDEAN, k=1, ef=2)
+    assert rows.tolist() == [[1]]
+    assert distances[0, 0] == np.sqrt(1050.0)
+
+
 @pytest.mark.parametrize("change", ["links", "codes", "lengths", "model"])
 def test_arrays_that_do_not_fit_together_are_refused(change: str) -> None:
     built = build(clustered(100, 16), EUCLIDEAN)

@@ -468,3 +468,60 @@ def test_arrays_of_the_wrong_shape_are_refused() -> None:
         opened(COSINE, **products)
     with pytest.raises(ValueError, match="fewer rows"):
         train(Coded(coded.model, coded.codes[:2], coded.lengths, coded.norms), 8, EUCLIDEAN, 3)
+
+
+@pytest.mark.parametrize(("dim", "parts", "words"), [(8, 2, 16), (12, 3, 5), (96, 24, 16), (64, 8, 200)])
+@pytest.mark.parametrize("scale", [1e-20, 1.0, 1e18])
+def test_residuals_and_terms_are_what_float64_arrays_give(
+    dim: int, parts: int, words: int, scale: float
+) -> None:
+    generator = np.random.default_rng(dim)
+    rows, centroids, books = (
+        (generator.standard_normal((n, width)) * scale).astype(np.float32)
+        for n, width in ((203, dim), (7, dim), (parts * words, dim // parts))
+    )
+    assigned = generator.integers(0, 7, 203).astype(np.uint32)
+    codes = generator.integers(0, words, (203, parts)).astype(np.uint8)
+    coded = books.reshape(parts, words, -1)[np.arange(parts), codes].reshape(203, dim).astype(np.float64)
+    coded += centroids[assigned]
+    lengths = np.zeros(203)
+    for column in (coded * coded).T:
+        lengths += column
+    for _, threads in everywhere():
+        out, terms = np.empty((203, dim), np.float32), np.empty(203, np.float32)
+        _kernels.product_residuals(rows, centroids, assigned, 0.25 / scale, out, threads)
+        _kernels.product_terms(books, centroids, assigned, codes, parts, terms, threads)
+        assert np.array_equal(
+            out, ((rows - centroids[assigned].astype(np.float64)) * (0.25 / scale)).astype("f4")
+        )
+        assert np.array_equal(terms, np.minimum(lengths, np.finfo(np.float32).max).astype(np.float32))
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+@pytest.mark.parametrize(("words", "part_dim"), [(16, 4), (5, 1), (16, 7), (17, 4), (200, 3)])
+def test_each_part_is_coded_by_the_first_of_the_nearest_words(
+    absolute: bool, words: int, part_dim: int
+) -> None:
+    generator = np.random.default_rng(words)
+    books = generator.integers(-3, 4, (2 * words, part_dim)).astype(np.float32)  # many ties, exact sums
+    points = generator.integers(-3, 4, (45, 2 * part_dim)).astype(np.float32)
+    by_part = points.reshape(45, 2, 1, part_dim) - books.reshape(1, 2, words, part_dim)
+    distances = (np.abs(by_part) if absolute else by_part**2).sum(axis=3)
+    for _, threads in everywhere():
+        codes = np.empty((45, 2), np.uint8)
+        _kernels.encode_product(books, points, 2, absolute, codes, threads)
+        assert np.array_equal(codes, distances.argmin(axis=2))
+
+
+def test_residuals_and_terms_of_what_is_not_there_are_refused() -> None:
+    rows, centroids, books = np.zeros((2, 4), "f4"), np.zeros((3, 4), "f4"), np.zeros((10, 2), "f4")
+    codes, out = np.zeros((2, 2), np.uint8), np.zeros(2, "f4")
+    beyond = np.array([0, 3], np.uint32)
+    with pytest.raises(ValueError, match="assigned must name centroids"):
+        _kernels.product_residuals(rows, centroids, beyond, 1.0, np.zeros((2, 4), "f4"))
+    with pytest.raises(ValueError, match="assigned must name centroids"):
+        _kernels.product_terms(books, centroids, beyond, codes, 2, out)
+    with pytest.raises(ValueError, match="codes must name words"):
+        _kernels.product_terms(books, centroids, beyond % 3, codes + np.uint8(5), 2, out)
+    with pytest.raises(ValueError, match="out must have 2 items"):
+        _kernels.product_terms(books, centroids, beyond % 3, codes, 2, np.zeros(3, "f4"))

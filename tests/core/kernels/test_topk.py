@@ -227,6 +227,31 @@ def test_equal_distances_are_ordered_by_tie_key_then_row(metric: int, n_queries:
             assert search(x, queries, metric, 250, threads=threads, **options) == expected
 
 
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("dim", [64, 70, 131])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_is_within_a_distance_is_found_by_the_first_components_as_by_all(
+    name: str, dim: int, threads: int
+) -> None:
+    generator = np.random.default_rng(dim)
+    x = generator.standard_normal((3000, dim), np.float32)
+    x[100:140, :16] = x[100, :16]  # alike where the pass looks first
+    x[200:230] = x[200]
+    x[300] = x[7] * np.float32(1 + 2**-23)
+    x[400:404, 20] = [1e25, -1e25, 3e38, -3e38]
+    x[410], x[411] = 0, 1e-42
+    queries = x[[7, 100, 200, 300, 400, 402, 410, 411, 2999]]
+    mask = generator.random(len(x)) < 0.7
+    with variant(name):
+        for shown in (None, mask):
+            everything = search(x, queries, EUCLIDEAN, len(x), mask=shown)
+            within = sorted({distance for hits in everything for _, distance in hits[:40]} - {np.inf})
+            # The greatest let nearly all rows through, so that all components are looked at after all.
+            for limit in (-1.0, 0.0, within[0], within[3], within[len(within) // 2], 8.0, 12.0, 1e30):
+                found = search(x, queries, EUCLIDEAN, 50, mask=shown, threads=threads, max_distance=limit)
+                assert found == [[hit for hit in hits if hit[1] <= limit][:50] for hits in everything]
+
+
 def test_max_distance_includes_hits_exactly_at_it() -> None:
     x = np.arange(10, dtype=np.float32)[:, None]
     for n_queries in (SINGLE, BATCH):

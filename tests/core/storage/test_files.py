@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import errno
 import fcntl
 import os
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import iqdb_core
 from iqdb_core.errors import DatabaseExistsError, FileIOError, LockedError, NotADatabaseError
 from iqdb_core.storage import files as files_module
 from iqdb_core.storage.files import OS_FILES, FileSystem, OpenFile
@@ -360,6 +362,27 @@ def test_an_open_file_says_what_it_is(path: str) -> None:
     file = make(path)
     assert repr(file) == f"OpenFile({file.fd}, {path!r})"
     OS_FILES.close(file)
+
+
+# What changes files, names or locks; and what does so behind the back of whoever replaces the seam.
+CHANGES = {
+    *("open", "io.open", "os.open", "os.write", "os.pwrite", "os.pwritev", "os.truncate", "os.ftruncate"),
+    *("os.fsync", "os.fdatasync", "os.rename", "os.replace", "os.link", "os.unlink", "os.remove", "os.chmod"),
+    *("os.fchmod", "os.mkdir", "os.makedirs", "os.rmdir", "os.copy_file_range", "os.sendfile", "fcntl.flock"),
+}
+
+
+def test_no_other_module_of_the_library_changes_a_file() -> None:
+    root = Path(iqdb_core.__file__).parent
+    modules = [path for path in root.rglob("*.py") if path != root / "storage" / "files.py"]
+    assert len(modules) > 80
+    for path in modules:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call):
+                assert ast.unparse(node.func) not in CHANGES, f"{path}:{node.lineno}"
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                names = {alias.name for alias in node.names} | {getattr(node, "module", None)}
+                assert not names & {"shutil", "tempfile", "pathlib"}, f"{path}:{node.lineno}"
 
 
 def test_errors_of_a_temporary_file_name_what_it_is_going_to_be(path: str) -> None:

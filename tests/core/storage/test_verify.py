@@ -125,6 +125,37 @@ def test_a_damaged_table_of_checksums_makes_its_section_untrusted(copy: Path) ->
     assert report.content_digest is None
 
 
+@pytest.mark.parametrize(("dim", "rows"), [(1, 3000), (3, 40_000), (100, 5000), (1025, 700), (5000, 130)])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_bit_in_any_block_of_vectors_is_found_wherever_rows_begin(
+    tmp_path: Path, dim: int, rows: int, threads: int
+) -> None:
+    path = tmp_path / "rows.iqdb"
+    generator = np.random.default_rng(dim)
+    with Iqdb.create(path, IqdbConfig(dim=dim)) as db:
+        db.upsert_many(range(rows), generator.standard_normal((rows, dim), np.float32))
+    assert verify_file(path, threads=threads).ok
+    size, offset = 4 * dim * rows, offset_of(path, "vectors")
+    image = bytearray(path.read_bytes())
+    chosen = generator.choice(size, 5, replace=False).tolist()
+    for place in (0, size - 1, *chosen):
+        image[offset + place] ^= 16
+    path.write_bytes(image)
+    report = verify_file(path, threads=threads)
+
+    found = {
+        block
+        for finding in report.findings
+        for block in range(
+            (finding.offset_bytes - offset) // 4096,
+            -(-(finding.offset_bytes - offset + finding.length_bytes) // 4096),
+        )
+    }
+    assert found == {place // 4096 for place in (0, size - 1, *chosen)}
+    assert all(finding.part.startswith("section vectors: block") for finding in report.findings)
+    assert report.content_digest is None
+
+
 def test_findings_do_not_depend_on_the_number_of_threads(copy: Path) -> None:
     for block in range(0, 3000, 7):
         damage(copy, offset_of(copy, "vectors") + 4096 * block)

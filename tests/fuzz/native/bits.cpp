@@ -194,10 +194,8 @@ void graph(FuzzedDataProvider& feed) {
   task.width = task.k;
   Found found(n_queries, task.width);
   std::vector<std::int64_t> visited(2 * n_queries);
-  task.out_rows = found.rows.data();
-  task.out_distances = found.distances.data();
-  task.out_counts = found.counts.data();
-  task.out_visited = visited.data();
+  found.take(&task);
+  task.visited = visited.data();
   const int damaged = iqdb::search_graph(iqdb::kernels(), task).part;
   const CheckedBlocks* const parts[] = {&code_blocks, &link_blocks, &vector_blocks};
   MUST(damaged >= 0 && damaged <= 3);

@@ -8,6 +8,7 @@
 #include "arrays.hpp"
 #include "byteorder.hpp"
 #include "checksum.hpp"
+#include "checksum_vectors.hpp"
 #include "dispatch.hpp"
 #include "ids.hpp"
 #include "strings.hpp"
@@ -193,13 +194,51 @@ void digests(FuzzedDataProvider& feed) {
   MUST(iqdb::ids_ascend(ids.span(), bounded ? &below : nullptr) == ascend);
 }
 
+// Stored vectors, looked at once: checksums of blocks, hashes of rows, finite components.
+void vectors(FuzzedDataProvider& feed) {
+  const auto prefix = feed.ConsumeIntegral<std::uint32_t>();
+  const auto first_block = feed.ConsumeIntegral<std::uint16_t>();
+  const auto dim = feed.ConsumeIntegralInRange<std::size_t>(1, 1500);
+  const auto damaged = feed.ConsumeIntegral<std::uint8_t>();
+  const auto repeats = feed.ConsumeIntegralInRange<std::size_t>(1, 12);
+  const auto skipped = feed.ConsumeIntegralInRange<std::size_t>(0, 1100);
+  const auto fewer = feed.ConsumeIntegralInRange<std::size_t>(0, 3);
+  const std::vector<std::uint8_t> given = feed.ConsumeRemainingBytes<std::uint8_t>();
+  // Rows of several blocks, more than an input fills.
+  const std::size_t size = given.size() * repeats;
+  const std::unique_ptr<float[]> aligned(new float[size / 4 + 1]());
+  auto* const data = reinterpret_cast<std::uint8_t*>(aligned.get());
+  for (std::size_t i = 0; i < size; ++i) data[i] = given[i % given.size()];
+  const std::size_t n_blocks = (size + iqdb::kBlockBytes - 1) / iqdb::kBlockBytes;
+  std::vector<std::uint32_t> crcs(n_blocks);
+  iqdb::crc32c_blocks({data, size}, prefix, first_block, crcs.data());
+  if (n_blocks != 0 && damaged % 2 == 0) crcs[damaged % n_blocks] ^= 1U << damaged % 32;
+  const std::size_t start = std::min(skipped, size / 4) * 4;
+  const std::size_t most = (size - start) / (4 * dim);
+  const std::size_t n_rows = most - std::min(most, fewer);
+  std::vector<std::uint8_t> wrong(n_blocks, 7);
+  std::vector<iqdb::HashPair> hashes(n_rows);
+  const std::size_t bad = iqdb::check_vectors(
+      {{data, size}, crcs, prefix, first_block, start, 4 * dim, n_rows}, wrong.data(), hashes.data());
+  std::size_t expected = 0;
+  while (expected < n_rows * dim && std::isfinite(aligned[start / 4 + expected])) ++expected;
+  MUST(bad == expected);
+  for (std::size_t i = 0; i < n_blocks; ++i) {
+    MUST(wrong[i] == (damaged % 2 == 0 && i == damaged % n_blocks ? 1 : 0));
+  }
+  for (std::size_t i = 0; i < n_rows; ++i) {
+    const iqdb::HashPair row = iqdb::hash_pair(data + start + i * 4 * dim, 4 * dim);
+    MUST(row.h0 == hashes[i].h0 && row.h1 == hashes[i].h1);
+  }
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   static const std::vector<std::string> variants = iqdb::variant_names();
   FuzzedDataProvider feed(data, size);
   iqdb::select_variant(variants[feed.ConsumeIntegral<std::uint8_t>() % variants.size()]);
-  switch (feed.ConsumeIntegralInRange<int>(0, 3)) {
+  switch (feed.ConsumeIntegralInRange<int>(0, 4)) {
     case 0:
       strings(feed);
       break;
@@ -208,6 +247,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       break;
     case 2:
       digests(feed);
+      break;
+    case 3:
+      vectors(feed);
       break;
     default:
       sums(feed);

@@ -10,7 +10,6 @@
 #include "codes.hpp"
 #include "dispatch.hpp"
 #include "metric.hpp"
-#include "search.hpp"
 
 inline void choose_variant(FuzzedDataProvider& feed) {
   static const std::vector<std::string> variants = iqdb::variant_names();
@@ -58,7 +57,8 @@ struct Found {
   std::vector<double> distances;
   std::vector<std::int64_t> counts;
 
-  void take(iqdb::SearchTask* task) {
+  template <class Task>
+  void take(Task* task) {
     task->rows = rows.data();
     task->distances = distances.data();
     task->counts = counts.data();

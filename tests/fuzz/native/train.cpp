@@ -1,5 +1,6 @@
 // Training: clusters, product codebooks, links by inner products. Whatever trains, the number of threads and
 // the CPU's instructions make no difference.
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
@@ -69,6 +70,8 @@ void books(FuzzedDataProvider& feed) {
   const auto seed = feed.ConsumeIntegral<std::uint64_t>();
   const Array<float> points(feed, n * parts * part_dim);
   make_finite(points);
+  // Rows are scaled before anything is trained on them; sums of such squares stay finite.
+  for (std::size_t i = 0; i < points.size(); ++i) points[i] = std::clamp(points[i], -1e6F, 1e6F);
   const iqdb::ProductPoints task{absolute, points.data(), n, parts * part_dim, parts, words};
   const auto trained = everywhere([&](const iqdb::Kernels& kernels, std::size_t threads) {
     std::vector<float> out(parts * words * part_dim);
@@ -81,6 +84,49 @@ void books(FuzzedDataProvider& feed) {
     return out;
   });
   for (const std::uint8_t word : codes) MUST(word < words);
+}
+
+// What product codes are made from, and the terms of rows that are coded.
+void residuals(FuzzedDataProvider& feed) {
+  const auto n = feed.ConsumeIntegralInRange<std::size_t>(0, 60);
+  const auto part_dim = feed.ConsumeIntegralInRange<std::size_t>(1, 6);
+  const auto parts = feed.ConsumeIntegralInRange<std::size_t>(1, 6);
+  const auto words = feed.ConsumeIntegralInRange<std::size_t>(1, 40);
+  const auto n_lists = feed.ConsumeIntegralInRange<std::size_t>(1, 9);
+  const auto factor = feed.ConsumeFloatingPoint<double>();
+  const std::size_t dim = part_dim * parts;
+  const Array<float> centroids(feed, n_lists * dim);
+  const Array<float> books(feed, parts * words * part_dim);
+  const Array<std::uint32_t> assigned(feed, n);
+  const Array<std::uint8_t> codes(feed, n * parts);
+  const Array<float> rows(feed, n * dim);
+  // As the binding has checked them.
+  for (std::size_t i = 0; i < n; ++i) assigned[i] %= static_cast<std::uint32_t>(n_lists);
+  for (std::size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<std::uint8_t>(codes[i] % words);
+  make_finite(rows);
+  make_finite(centroids);
+  make_finite(books);
+  const auto out = everywhere([&](const iqdb::Kernels&, std::size_t threads) {
+    std::vector<float> found(n * dim);
+    iqdb::product_residuals({rows.data(), n, dim, centroids.data(), assigned.data()}, factor, found.data(),
+                            threads);
+    return found;
+  });
+  MUST(out.size() == n * dim);
+  const auto terms = everywhere([&](const iqdb::Kernels&, std::size_t threads) {
+    std::vector<float> found(n);
+    iqdb::product_terms({.codes = codes.data(),
+                         .n = n,
+                         .dim = dim,
+                         .parts = parts,
+                         .words = words,
+                         .books = books.data(),
+                         .centroids = centroids.data(),
+                         .assigned = assigned.data()},
+                        found.data(), threads);
+    return found;
+  });
+  for (const float term : terms) MUST(std::isfinite(term) && term >= 0);
 }
 
 // Links by inner products begin at a thousand nodes, more than an input fills: it is repeated over them.
@@ -164,12 +210,15 @@ void products(FuzzedDataProvider& feed) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   FuzzedDataProvider feed(data, size);
   choose_variant(feed);
-  switch (feed.ConsumeIntegralInRange<int>(0, 2)) {
+  switch (feed.ConsumeIntegralInRange<int>(0, 3)) {
     case 0:
       clusters(feed);
       break;
     case 1:
       books(feed);
+      break;
+    case 2:
+      residuals(feed);
       break;
     default:
       products(feed);
