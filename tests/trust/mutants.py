@@ -11,6 +11,7 @@ Every mutant lives in a process of its own, so that nothing of it stays.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import json
@@ -285,11 +286,19 @@ def controls(names: Iterable[str]) -> list[str]:
 
 def main() -> int:
     """Judge the mutants that are named, or all of them, and print what became of them."""
-    names = [name for name in sys.argv[1:] if name != "--json"]
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a mutant; default: all of them")
+    parser.add_argument("--json", action="store_true", help="verdicts as JSON, and controls as names too")
+    options = parser.parse_args()
+    unknown = [name for name in options.names if name not in MUTANTS and not options.json]
+    if unknown:
+        parser.error(f"no such mutant: {', '.join(unknown)}")
     wrong = 0
-    for name in names or MUTANTS:
+    for name in options.names or MUTANTS:
         found = _in_a_process(name)
-        if "--json" in sys.argv:
+        if options.json:
             print(json.dumps(found), flush=True)
             continue
         silent = name not in MUTANTS or MUTANTS[name].equivalent

@@ -142,8 +142,8 @@ _LOCKS = (
     ),
     mutant(
         "an output does not sweep",
-        "iqdb_cli.output:_replaced_file",
-        "files.sweep_temporaries(target)",
+        "iqdb_cli.replaced_files:NewFile.__init__",
+        "files.sweep_temporaries(place.target)",
         "pass",
         ("kill", "export"),
     ),

@@ -2,8 +2,9 @@
 
     python tests/trust/run.py [--long] [--figures NAME ...] [--seed N] [--jobs N] [--json FILE]
 
-The short form takes about two minutes on two cores, the long one about half an hour. It ends with status 1
-when a figure is not what it must be. The same code runs, with fewer cases, in the tests beside this file.
+The short form takes some ten minutes on two cores, the long one some hours: it tries every crash state,
+every fault and every damage to the small files. It ends with status 1 when a figure is not what it must be.
+The same code runs, with fewer cases, in the tests beside this file.
 """
 
 from __future__ import annotations

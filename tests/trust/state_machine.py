@@ -314,9 +314,13 @@ class Machine(RuleBasedStateMachine):
             patch.stop()
 
 
-def chosen_settings(examples: int, steps: int, *, shrink: bool = True) -> settings:
-    """Return the settings for so many machines of so many steps each; `shrink`: make failures small."""
+def chosen_settings(examples: int, steps: int, *, shrink: bool = True, vary: bool = True) -> settings:
+    """Return the settings for so many machines of so many steps each.
+
+    `shrink`: make failures small. `vary`: take others every time, unless a seed is chosen.
+    """
     return settings(
+        derandomize=not vary,
         max_examples=examples,
         stateful_step_count=steps,
         deadline=None,

@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
-from iqdb_core import FlatConfig, FsyncPolicy, HnswConfig, Iqdb, IqdbConfig, IvfConfig, opening
+from iqdb_core import (
+    FlatConfig,
+    FsyncPolicy,
+    HnswConfig,
+    IndexKind,
+    Iqdb,
+    IqdbConfig,
+    IvfConfig,
+    opening,
+)
 from iqdb_core.bulk import create_from
 from iqdb_core.errors import FileIOError
 from iqdb_core.plain_load import create_from_plain
@@ -258,8 +267,10 @@ class Work:
         self.step(None, lambda: self.db.compact(compression=compression), durable=True)
 
     def optimize(self, index: IndexConfig | None, sample: int = 0) -> None:
-        """Build the index anew, or another one."""
-        self.step(None, lambda: self.db.optimize(index, sample=sample), durable=True, index=index)
+        """Build the index anew, or another one; without any index there is nothing to do."""
+        flat = IndexKind.FLAT
+        rewrites = self.db.config.index.kind is not flat or (index is not None and index.kind is not flat)
+        self.step(None, lambda: self.db.optimize(index, sample=sample), durable=rewrites, index=index)
 
     def tune(self, **values: int) -> None:
         """Store what searches use by default, as `iqdb recall --save` does."""
